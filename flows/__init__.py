@@ -1,0 +1,1 @@
+"""What people start: flows and the command line."""

@@ -1,0 +1,57 @@
+"""Errors of soapworks.
+
+Every message is one sentence in the user's own terms: what is wrong, where, which limit, what to
+do. The command line prints that sentence alone; ``--debug`` shows the traceback.
+"""
+
+
+class SoapworksError(Exception):
+    """Anything that soapworks refuses or cannot do, told in one sentence."""
+
+
+class InputError(SoapworksError, ValueError):
+    """An argument, an array's shape or a value that cannot be used."""
+
+
+class ImageError(SoapworksError, ValueError):
+    """One image that cannot be read or is refused; the message is the short reason."""
+
+
+class CheckpointError(SoapworksError, ValueError):
+    """A checkpoint that cannot be found, read, trusted or fitted to its architecture."""
+
+
+class LayerError(SoapworksError, KeyError):
+    """A layer that the backbone does not have; the message lists the ones it has."""
+
+    def __str__(self) -> str:
+        """Return the message itself (KeyError would show its repr)."""
+        return str(self.args[0]) if self.args else ""
+
+
+class HeadError(SoapworksError, ValueError):
+    """A head's file that is not one, or a head that does not fit the backbone."""
+
+
+class PrecisionError(SoapworksError, ArithmeticError):
+    """NaN, infinity or overflow of the stored dtype in features or statistics."""
+
+
+class StoreError(SoapworksError, OSError):
+    """A store that cannot be read from or written to."""
+
+
+class MissingProductError(StoreError, FileNotFoundError):
+    """A product that is not in the store; the message says what is there and what to run."""
+
+
+class DamagedProductError(StoreError):
+    """A product whose bytes are gone or differ from its completion record."""
+
+
+class ResourceError(SoapworksError, RuntimeError):
+    """A run that would not fit into disk or memory, refused with both numbers."""
+
+
+class EngineError(SoapworksError, RuntimeError):
+    """A workflow engine or cluster that could not be started or reached."""

@@ -1,0 +1,1 @@
+"""Photographs: listing, reading, preprocessing."""

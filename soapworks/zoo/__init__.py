@@ -1,0 +1,1 @@
+"""The pocket zoo: procedural scenes and two small vision transformers."""
