@@ -15,9 +15,9 @@ _HOMES = {
     "SPECS": "synthesis",
     "SoapHead": "head",
     "SoapworksError": "errors",
-    "attach": "attach",
+    "attach": "attachment",
     "count_responses": "responses",
-    "detach": "attach",
+    "detach": "attachment",
     "fit_pca": "pca",
     "fold": "head",
     "invariant_variance_share": "scores",
@@ -30,14 +30,13 @@ _HOMES = {
     "synthesize": "synthesis",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_HOMES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'soapworks' has no attribute {name!r}")
     value = getattr(import_module(f"soapworks.{_HOMES[name]}"), name)
-    # A function may bear its module's name (attach): bind it over the submodule for good.
     globals()[name] = value
     return value
 
@@ -47,7 +46,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from soapworks.attach import attach, detach
+    from soapworks.attachment import attach, detach
     from soapworks.errors import SoapworksError
     from soapworks.head import SoapHead, fold
     from soapworks.moments import Moments
