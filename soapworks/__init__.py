@@ -30,7 +30,27 @@ _HOMES = {
     "synthesize": "synthesis",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "Moments",
+    "Pca",
+    "SPECS",
+    "SoapHead",
+    "SoapworksError",
+    "__version__",
+    "attach",
+    "count_responses",
+    "detach",
+    "fit_pca",
+    "fold",
+    "invariant_variance_share",
+    "rank_components",
+    "score_components",
+    "score_errors",
+    "select_components",
+    "semantic_invariance",
+    "suppression_weights",
+    "synthesize",
+]
 
 
 def __getattr__(name: str) -> Any:
