@@ -1,0 +1,214 @@
+"""Recipes: everything that a product's bytes depend on, and the key made of it.
+
+A recipe is a small frozen model. Inputs that are products themselves are named by their keys, so
+a key stands for the whole history behind a product. ``version`` is the stage's version number: it
+is raised by hand when the stage's results change, and never derived from source code.
+"""
+
+import hashlib
+import json
+import re
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KEY_PATTERN = r"^[0-9a-f]{64}$"
+
+
+class Part(BaseModel):
+    """A piece of a recipe: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(Part):
+    """The recipe of one product.
+
+    Attributes
+    ----------
+    kind
+        Kind of the product; the folder of the store in which it lies.
+    key
+        sha256 (64 hex digits) of the canonical JSON of kind and fields.
+    slug
+        Readable name made of the recipe's own fields alone, so that equal recipes have equal
+        addresses whatever the checkpoint was called.
+    """
+
+    kind: ClassVar[str]
+
+    def canonical_json(self) -> bytes:
+        """Return the bytes that the key is made of: sorted keys, no spaces, ASCII."""
+        fields = {"kind": self.kind, **self.model_dump(mode="json")}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return text.encode("ascii")
+
+    @property
+    def key(self) -> str:
+        """The product's key, 64 hex digits."""
+        return hashlib.sha256(self.canonical_json()).hexdigest()
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the product's address."""
+        return "-".join(re.sub(r"[^a-z0-9_.]+", "_", part.lower()) for part in self._slug_parts())
+
+    def _slug_parts(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+
+class ImagesRecipe(Recipe):
+    """Manifest of a set of photographs: the place of every image that was ever seen in it.
+
+    The key depends on contents alone: not on the folder's address, names or dates.
+    """
+
+    kind: ClassVar[str] = "images"
+    version: Literal[1] = 1
+    places: str = Field(pattern=KEY_PATTERN)
+    """sha256 over the places' content digests and states, in order."""
+    segments: tuple[int, ...]
+    """Number of places in each segment; a segment is what one scan added."""
+
+    def _slug_parts(self) -> tuple[str, ...]:
+        return (f"{sum(self.segments)}_images",)
+
+
+class RealInput(Part):
+    """One segment of a set of photographs, preprocessed."""
+
+    domain: Literal["real"] = "real"
+    images: str = Field(pattern=KEY_PATTERN)
+    """sha256 over the content digests of the segment's images, in order."""
+    n_images: int = Field(ge=1)
+    preprocessing: Literal["squash", "timm"]
+    interpolation: str
+    crop_fraction: float
+
+
+class SyntheticInput(Part):
+    """Synthetic images 0 to n_images - 1 of a seeded set (METHOD 1)."""
+
+    domain: Literal["synthetic"] = "synthetic"
+    spec: str
+    spec_version: int
+    seed: int = Field(ge=0)
+    n_images: int = Field(ge=1)
+
+
+class Subject(Part):
+    """What is scored: a checkpoint's tensors in an architecture, read at a layer."""
+
+    architecture: str
+    model_args: tuple[tuple[str, str], ...] = ()
+    """Arguments beyond the architecture's name: (name, value as JSON), sorted by name."""
+    weights: str = Field(pattern=KEY_PATTERN)
+    """Digest of the checkpoint's tensors (name, dtype, shape, bytes)."""
+    layer: str
+
+
+class _SubjectRecipe(Recipe):
+    """A recipe about one subject, whose slug names it."""
+
+    subject: Subject
+
+    def _slug_parts(self) -> tuple[str, ...]:
+        return (self.subject.architecture, self.subject.layer)
+
+
+class FeaturesRecipe(_SubjectRecipe):
+    """Patch tokens of a set of images at a layer (METHOD 2)."""
+
+    kind: ClassVar[str] = "features"
+    version: Literal[1] = 1
+    input: RealInput | SyntheticInput = Field(discriminator="domain")
+    image_size: tuple[int, int]
+    """Height and width of the model's input, pixels."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    precision: Literal["float32", "bfloat16", "float16"]
+    """Precision in which the forward pass is computed."""
+    dtype: Literal["float16", "float32"]
+    """Precision in which the features are stored."""
+    block_images: int = Field(ge=1)
+    """Images in a block: the unit of work, of a shard and of the jackknife."""
+
+    def _slug_parts(self) -> tuple[str, ...]:
+        return (*super()._slug_parts(), self.input.domain)
+
+
+class MomentsRecipe(_SubjectRecipe):
+    """Count, mean and scatter of the tokens of one segment of features (METHOD 3)."""
+
+    kind: ClassVar[str] = "moments"
+    version: Literal[1] = 1
+    features: str = Field(pattern=KEY_PATTERN)
+    left_out: tuple[int, ...] = ()
+    """Images of the segment that no longer belong to the set, ascending."""
+    precision: Literal["float32", "float64"]
+    """Precision of the products of block-centred tokens; merging is float64 always."""
+
+
+class PcaRecipe(_SubjectRecipe):
+    """Principal components of the merged moments of all segments (METHOD 3)."""
+
+    kind: ClassVar[str] = "pca"
+    version: Literal[1] = 1
+    moments: tuple[str, ...] = Field(min_length=1)
+    """Keys of the segments' moments, in order."""
+
+
+class ResponsesRecipe(_SubjectRecipe):
+    """Positive responses per block, position and component of one segment (METHOD 4)."""
+
+    kind: ClassVar[str] = "responses"
+    version: Literal[1] = 1
+    features: str = Field(pattern=KEY_PATTERN)
+    domain: Literal["real", "synthetic"]
+    pca: str = Field(pattern=KEY_PATTERN)
+    left_out: tuple[int, ...] = ()
+
+    def _slug_parts(self) -> tuple[str, ...]:
+        return (*super()._slug_parts(), self.domain)
+
+
+class ScoresRecipe(_SubjectRecipe):
+    """Semantic invariance of every component, with its standard error (METHOD 5)."""
+
+    kind: ClassVar[str] = "scores"
+    version: Literal[1] = 1
+    pca: str = Field(pattern=KEY_PATTERN)
+    real: tuple[str, ...] = Field(min_length=1)
+    """Keys of the real segments' responses, in order."""
+    synthetic: tuple[str, ...] = Field(min_length=1)
+
+
+class HeadRecipe(_SubjectRecipe):
+    """A SOAP head (METHOD 6)."""
+
+    kind: ClassVar[str] = "heads"
+    version: Literal[1] = 1
+    pca: str = Field(pattern=KEY_PATTERN)
+    scores: str = Field(pattern=KEY_PATTERN)
+    weights: Literal["sigmoid", "scores", "selected"] = "sigmoid"
+    """How the weights are made: METHOD 6's formula, the scores themselves, listed components."""
+    mu: float | Literal["threshold"] | None = 2.0
+    tau: float | None = 0.05
+    components: tuple[int, ...] = ()
+    """Components suppressed with weight 1 where weights = "selected"."""
+    centred: bool = False
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    recipe.kind: recipe
+    for recipe in (
+        ImagesRecipe,
+        FeaturesRecipe,
+        MomentsRecipe,
+        PcaRecipe,
+        ResponsesRecipe,
+        ScoresRecipe,
+        HeadRecipe,
+    )
+}
+"""Every kind of product and the recipe of it, in the order in which the data flows."""
