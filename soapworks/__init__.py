@@ -31,9 +31,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "SPECS",
     "Moments",
     "Pca",
-    "SPECS",
     "SoapHead",
     "SoapworksError",
     "__version__",

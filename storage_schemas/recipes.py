@@ -57,21 +57,36 @@ class Recipe(Part):
         raise NotImplementedError
 
 
+class CheckpointRecipe(Recipe):
+    """What a checkpoint's files were found to hold; remembered, so that they are digested once."""
+
+    kind: ClassVar[str] = "checkpoints"
+    version: Literal[1] = 1
+    source: str = Field(pattern=KEY_PATTERN)
+    """sha256 of the identity of the files: address, size, dates of change, inode or ETag."""
+    architecture: str | None
+    """The architecture that was asked for; None where the checkpoint itself names it."""
+
+    def _slug_parts(self) -> tuple[str, ...]:
+        return ("checkpoint",)
+
+
 class ImagesRecipe(Recipe):
-    """Manifest of a set of photographs: the place of every image that was ever seen in it.
+    """Manifest of a set of photographs: its segments, image by image.
 
     The key depends on contents alone: not on the folder's address, names or dates.
     """
 
     kind: ClassVar[str] = "images"
     version: Literal[1] = 1
-    places: str = Field(pattern=KEY_PATTERN)
-    """sha256 over the places' content digests and states, in order."""
-    segments: tuple[int, ...]
-    """Number of places in each segment; a segment is what one scan added."""
+    segments: tuple[str, ...] = Field(min_length=1)
+    """Digest of each segment (see RealInput.images), in order."""
+    n_images: int = Field(ge=1)
+    unreadable: tuple[str, ...] = ()
+    """sha256 of the files that look like images and cannot be read, ascending."""
 
     def _slug_parts(self) -> tuple[str, ...]:
-        return (f"{sum(self.segments)}_images",)
+        return (f"{self.n_images}_images",)
 
 
 class RealInput(Part):
@@ -87,12 +102,13 @@ class RealInput(Part):
 
 
 class SyntheticInput(Part):
-    """Synthetic images 0 to n_images - 1 of a seeded set (METHOD 1)."""
+    """One segment of a seeded set of synthetic images: start to start + n_images - 1 (METHOD 1)."""
 
     domain: Literal["synthetic"] = "synthetic"
     spec: str
     spec_version: int
     seed: int = Field(ge=0)
+    start: int = Field(ge=0)
     n_images: int = Field(ge=1)
 
 
@@ -143,8 +159,6 @@ class MomentsRecipe(_SubjectRecipe):
     kind: ClassVar[str] = "moments"
     version: Literal[1] = 1
     features: str = Field(pattern=KEY_PATTERN)
-    left_out: tuple[int, ...] = ()
-    """Images of the segment that no longer belong to the set, ascending."""
     precision: Literal["float32", "float64"]
     """Precision of the products of block-centred tokens; merging is float64 always."""
 
@@ -166,7 +180,6 @@ class ResponsesRecipe(_SubjectRecipe):
     features: str = Field(pattern=KEY_PATTERN)
     domain: Literal["real", "synthetic"]
     pca: str = Field(pattern=KEY_PATTERN)
-    left_out: tuple[int, ...] = ()
 
     def _slug_parts(self) -> tuple[str, ...]:
         return (*super()._slug_parts(), self.domain)
@@ -202,6 +215,7 @@ class HeadRecipe(_SubjectRecipe):
 RECIPES: dict[str, type[Recipe]] = {
     recipe.kind: recipe
     for recipe in (
+        CheckpointRecipe,
         ImagesRecipe,
         FeaturesRecipe,
         MomentsRecipe,
