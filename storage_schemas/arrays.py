@@ -146,7 +146,7 @@ def create_array(
         name,
         shape=shape,
         dtype=dtype,
-        chunks=chunks or None if shape else (),
+        chunks=chunks,
         shards=shards,
         compressors=Crc32cCodec(),
         fill_value=0,

@@ -30,12 +30,14 @@ SCORES: tuple[Column, ...] = (
     Column("si", "float64", "semantic-invariance score; .7071 is the uninformative floor"),
     Column("standard_error", "float64", "jackknife over blocks of images; NaN below two blocks"),
     Column("rank", "int64", "0 has the highest score; ties: the lower component first"),
-    Column("weight", "float64", "suppression weight at the default mu and tau"),
 )
 """Columns of a layer's score table, one row per component in component order."""
 
+HEAD_SCORES = (*SCORES, Column("weight", "float64", "suppression weight of this head"))
+"""Columns of the score table that lies beside a head."""
 
-def write_scores(table: pd.DataFrame) -> bytes:
+
+def write_scores(table: pd.DataFrame, columns: tuple[Column, ...] = SCORES) -> bytes:
     """Return a score table as parquet.
 
     Raises
@@ -43,15 +45,15 @@ def write_scores(table: pd.DataFrame) -> bytes:
     InputError
         Where the columns are not the declared ones.
     """
-    names = [column.name for column in SCORES]
+    names = [column.name for column in columns]
     if list(table.columns) != names:
         raise InputError(f"a score table has the columns {names}; got {list(table.columns)}.")
     buffer = io.BytesIO()
-    table.astype({c.name: c.dtype for c in SCORES}).to_parquet(buffer, index=False)
+    table.astype({c.name: c.dtype for c in columns}).to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 
-def read_scores(data: bytes) -> pd.DataFrame:
+def read_scores(data: bytes, columns: tuple[Column, ...] = SCORES) -> pd.DataFrame:
     """Read a score table back.
 
     Raises
@@ -65,7 +67,7 @@ def read_scores(data: bytes) -> pd.DataFrame:
         raise DamagedProductError(
             f"a score table cannot be read ({error}): run `soapworks verify --repair`."
         ) from error
-    if list(table.columns) != [column.name for column in SCORES]:
+    if list(table.columns) != [column.name for column in columns]:
         raise DamagedProductError(
             f"a score table has the columns {list(table.columns)}, not those of the format: "
             "run `soapworks verify --repair`."

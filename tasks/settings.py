@@ -1,0 +1,94 @@
+"""Everything that can be set for a run: what shapes the result, and what only shapes the work.
+
+The command line, the Prefect flow and Python callers all read these two models, so an option is
+defined, named, documented and checked in one place.
+"""
+
+import os
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """A frozen set of options; an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoreSettings(Settings):
+    """What the scores and heads depend on."""
+
+    layers: str = Field("all", description="Layers, comma-separated; 'all' is every block and norm")
+    preprocessing: Literal["squash", "timm"] = Field(
+        "squash", description="squash: the paper's; timm: the model's own evaluation transform"
+    )
+    image_size: int | None = Field(
+        None, ge=1, description="Side of the model's input, pixels; the model's own by default"
+    )
+    max_images: int | None = Field(None, ge=1, description="Score on a seeded sample this large")
+    image_seed: int = Field(0, ge=0, description="Seed of that sample")
+    max_unreadable: float = Field(
+        0.05, ge=0, le=1, description="Largest share of unreadable images that is tolerated"
+    )
+    synthetic_images: int = Field(1000, ge=1, description="Number of synthetic images")
+    spec: str = Field("authors", description="Synthetic image spec: authors or balanced")
+    noise_seed: int = Field(0, ge=0, description="Seed of the synthetic images")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Precision of the forward pass"
+    )
+    store_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="Precision in which features are stored"
+    )
+    moments_precision: Literal["float32", "float64"] = Field(
+        "float32", description="Precision of the products behind the PCA; merged in float64"
+    )
+    block_images: int = Field(64, ge=1, description="Images in a block: shard and jackknife unit")
+    segment_images: int = Field(
+        1024, ge=1, description="Most images in a segment: the unit of growth"
+    )
+    weights: Literal["sigmoid", "scores", "selected"] = Field(
+        "sigmoid", description="How the suppression weights are made"
+    )
+    mu: float | Literal["threshold"] = Field(
+        2.0, description="Number of components to suppress, or 'threshold': those above .75"
+    )
+    tau: float = Field(0.05, gt=0, description="Softness of the cut after mu components")
+    components: tuple[int, ...] = Field(
+        (), description="Components to suppress with weight 1 (with weights = selected)"
+    )
+    centred: bool = Field(False, description="Add the bias that keeps the mean token in place")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScoreSettings":
+        if isinstance(self.mu, float) and self.mu < 0:
+            raise ValueError(f"mu is {self.mu}; it must be 0 or more, or 'threshold'")
+        if (self.weights == "selected") != bool(self.components):
+            raise ValueError("weights = selected and a list of components go together")
+        if self.segment_images % self.block_images:
+            raise ValueError(
+                f"segment_images ({self.segment_images}) must be a multiple of block_images "
+                f"({self.block_images})"
+            )
+        return self
+
+
+class RunOptions(Settings):
+    """How the work is done; none of it changes a key."""
+
+    store: str = Field("store", description="Store of all products: a folder or s3://bucket/prefix")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    batch_size: int | None = Field(
+        None, ge=1, description="Images in a forward pass; 16 on a CPU and 64 on a GPU by default"
+    )
+    memory: int = Field(
+        4 << 30, ge=64 << 20, description="Memory for the statistics, bytes (or 4GiB, 800MB)"
+    )
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Threads that read images and compute statistics",
+    )
+    lease_seconds: float = Field(
+        60.0, gt=0, description="After so long a silent holder of a lease is taken for dead"
+    )
