@@ -1,0 +1,146 @@
+"""PCA out of core: moments of blocks from the stored features, merged as a tree, one eigh."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from soapworks.errors import ResourceError
+from soapworks.moments import Moments
+from soapworks.pca import Pca
+from soapworks.pca import fit_pca as fit
+from storage_schemas.arrays import GROUP, open_array, read_arrays, write_arrays
+from storage_schemas.recipes import MomentsRecipe, PcaRecipe
+from storage_schemas.store import Attempt, Product, Store
+from tasks.dask_compute import compute, reduce_tree
+from tasks.obtain import obtain
+
+COPIES = 4
+"""Copies of a range of tokens alive at once: stored, float32, centred, and responses."""
+
+THREAD_MATRICES = 3
+"""D x D float64 matrices that a thread may hold: its own, a merged pair's, a product."""
+
+
+def images_per_range(
+    shape: tuple[int, ...], *, memory: int, workers: int, block_images: int
+) -> int:
+    """Return how many images a thread may take into memory at once.
+
+    Parameters
+    ----------
+    shape
+        (image, row, column, channel) of the stored features.
+    memory
+        Bytes that all threads together may use.
+    workers
+        Number of threads.
+    block_images
+        Images in a block, the most that is asked for.
+
+    Raises
+    ------
+    ResourceError
+        Where not even one image fits.
+    """
+    _, rows, columns, channels = shape
+    fixed = THREAD_MATRICES * channels * channels * 8
+    one = rows * columns * channels * 4 * COPIES
+    n = (memory // workers - fixed) // one
+    if n < 1:
+        raise ResourceError(
+            f"the statistics of {channels} channels on a {rows} x {columns} grid need at least "
+            f"{(fixed + one) * workers / 1e6:.0f} MB on {workers} threads; the limit is "
+            f"{memory / 1e6:.0f} MB: raise --memory or lower --workers."
+        )
+    return min(int(n), block_images)
+
+
+def ranges(n_images: int, block_images: int, n: int) -> list[list[tuple[int, int]]]:
+    """Return, for every block, its [start, stop) ranges of at most n images."""
+    return [
+        [(i, min(i + n, stop)) for i in range(start, stop, n)]
+        for start in range(0, n_images, block_images)
+        for stop in (min(start + block_images, n_images),)
+    ]
+
+
+def make_moments(
+    store: Store, recipe: MomentsRecipe, features: Product, *, memory: int, workers: int
+) -> Product:
+    """Return count, mean and scatter of one segment's tokens.
+
+    Memory stays below ``memory`` at any number of images: every thread takes a range of images at
+    a time, and blocks are merged pairwise by Chan's formula (METHOD 3), always in the same order.
+    """
+
+    def make(attempt: Attempt) -> dict[str, Any]:
+        import dask
+
+        array = open_array(features.open_zarr(), "features", "features")
+        block_images = features.recipe["block_images"]
+        n = images_per_range(array.shape, memory=memory, workers=workers, block_images=block_images)
+
+        def of_block(spans: Sequence[tuple[int, int]]) -> Moments:
+            moments = Moments(array.shape[-1], precision=recipe.precision)
+            for start, stop in spans:
+                moments.update(np.asarray(array[start:stop]))
+            return moments
+
+        blocks = ranges(array.shape[0], block_images, n)
+        parts = [dask.delayed(of_block, pure=False)(spans) for spans in blocks]
+        total: Moments = compute(reduce_tree(parts, merged), workers=workers)
+        write_arrays(
+            attempt.writer.zarr_group(GROUP, mode="w"),
+            "moments",
+            {"count": np.int64(total.count), "mean": total.mean, "scatter": total.scatter},
+        )
+        return {"n_tokens": int(total.count)}
+
+    return obtain(store, recipe, make)
+
+
+def merged(one: Moments, other: Moments) -> Moments:
+    """Return the moments of two parts together."""
+    one.merge(other)
+    return one
+
+
+def make_pca(store: Store, recipe: PcaRecipe, moments: Sequence[Product]) -> Product:
+    """Return the principal components of all segments' tokens together."""
+
+    def make(attempt: Attempt) -> dict[str, Any]:
+        total = read_moments(moments[0])
+        for product in moments[1:]:
+            total.merge(read_moments(product))
+        pca = fit(total)
+        write_arrays(
+            attempt.writer.zarr_group(GROUP, mode="w"),
+            "pca",
+            {
+                "count": np.int64(pca.count),
+                "mean": pca.mean,
+                "components": pca.components,
+                "explained_variance": pca.explained_variance,
+            },
+        )
+        return {"n_tokens": int(pca.count), "n_components": len(pca.components)}
+
+    return obtain(store, recipe, make)
+
+
+def read_moments(product: Product) -> Moments:
+    """Return the moments that a product holds."""
+    arrays = read_arrays(product.open_zarr(), "moments")
+    return Moments.from_parts(int(arrays["count"]), arrays["mean"], arrays["scatter"])
+
+
+def read_pca(product: Product) -> Pca:
+    """Return the principal components that a product holds."""
+    arrays = read_arrays(product.open_zarr(), "pca")
+    return Pca(
+        mean=arrays["mean"],
+        components=arrays["components"],
+        explained_variance=arrays["explained_variance"],
+        count=int(arrays["count"]),
+    )
