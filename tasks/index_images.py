@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from soapworks.errors import ImageError, InputError
 from soapworks.images.listing import ImageFile, ImageFolder, open_folder, sample_images
@@ -13,7 +15,7 @@ from storage_schemas.manifest import (
     Manifest,
     cut_segments,
 )
-from storage_schemas.store import Product, Store
+from storage_schemas.store import Attempt, Product, Store
 from tasks.dask_compute import compute_each
 from tasks.events import Notice, StageAdvanced, StageStarted, emit
 from tasks.obtain import obtain
@@ -48,38 +50,62 @@ def scan_images(store: Store, images: str, settings: ScoreSettings, *, workers: 
     InputError
         No images, or more unreadable ones than tolerated.
     """
-    folder = open_folder(images)
-    files = folder.list()
-    if settings.max_images is not None:
-        files = sample_images(files, settings.max_images, settings.image_seed)
-    earlier = _earlier_manifests(store, folder.url)
-    known = {
-        (entry.path, entry.fingerprint): entry
-        for same_folder, manifest in reversed(earlier)
-        if same_folder
-        for entry in manifest.entries()
-    }
-    entries = [known[key] for f in files if (key := (f.path, f.fingerprint)) in known]
-    new = [f for f in files if (f.path, f.fingerprint) not in known]
-    if new:
-        emit(StageStarted("index", folder.url, len(new), "files"))
-        entries += _inspect(folder, new, workers=workers)
-    _check_readable(entries, folder.url, settings.max_unreadable)
-    return max(
-        (
+    scan = _Scan.of(store, images, settings)
+    entries = list(scan.known)
+    if scan.new:
+        emit(StageStarted("index", scan.folder.url, len(scan.new), "files"))
+        entries += _inspect(scan.folder, scan.new, workers=workers)
+    return scan.manifest(entries, settings)
+
+
+def known_images(store: Store, images: str, settings: ScoreSettings) -> Manifest | None:
+    """Return the manifest of a folder if every file in it is known already, else None."""
+    scan = _Scan.of(store, images, settings)
+    return None if scan.new else scan.manifest(scan.known, settings)
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A folder as it is now beside what the store remembers of it."""
+
+    folder: ImageFolder
+    known: tuple[ImageEntry, ...]
+    """Files of now that an earlier manifest of the folder has."""
+    new: tuple[ImageFile, ...]
+    earlier: tuple[Manifest, ...]
+
+    @classmethod
+    def of(cls, store: Store, images: str, settings: ScoreSettings) -> "_Scan":
+        folder = open_folder(images)
+        files = folder.list()
+        if settings.max_images is not None:
+            files = sample_images(files, settings.max_images, settings.image_seed)
+        earlier = _earlier_manifests(store, folder.url)
+        remembered = {
+            (entry.path, entry.fingerprint): entry
+            for same_folder, manifest in reversed(earlier)
+            if same_folder
+            for entry in manifest.entries()
+        }
+        known = [remembered[k] for f in files if (k := (f.path, f.fingerprint)) in remembered]
+        new = [f for f in files if (f.path, f.fingerprint) not in remembered]
+        return cls(folder, tuple(known), tuple(new), tuple(m for _, m in earlier))
+
+    def manifest(self, entries: Sequence[ImageEntry], settings: ScoreSettings) -> Manifest:
+        _check_readable(entries, self.folder.url, settings.max_unreadable)
+        continuations = [
             cut_segments(entries, previous, segment_images=settings.segment_images)
-            for previous in [*(manifest for _, manifest in earlier), None]
-        ),
-        key=lambda manifest: _n_kept(manifest, [m for _, m in earlier]),
-    )
+            for previous in (*self.earlier, None)
+        ]
+        return max(continuations, key=lambda manifest: _n_kept(manifest, self.earlier))
 
 
 def publish_manifest(store: Store, images: str, manifest: Manifest) -> Product:
     """Put a manifest into the store and return its product."""
 
-    def make(attempt: "object") -> dict[str, object]:
+    def make(attempt: Attempt) -> dict[str, Any]:
         for name, data in manifest.to_files().items():
-            attempt.writer.write(name, data)  # type: ignore[attr-defined]
+            attempt.writer.write(name, data)
         return {
             "folder": open_folder(images).url,
             "n_images": manifest.n_images,

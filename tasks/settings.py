@@ -26,6 +26,12 @@ class ScoreSettings(Settings):
     image_size: int | None = Field(
         None, ge=1, description="Side of the model's input, pixels; the model's own by default"
     )
+    mean: tuple[float, float, float] | None = Field(
+        None, description="Channel means that inputs are normalised with; the model's by default"
+    )
+    std: tuple[float, float, float] | None = Field(
+        None, description="Channel standard deviations; the model's by default"
+    )
     max_images: int | None = Field(None, ge=1, description="Score on a seeded sample this large")
     image_seed: int = Field(0, ge=0, description="Seed of that sample")
     max_unreadable: float = Field(

@@ -1,0 +1,53 @@
+"""A request for scores, in plain data, and the plan that follows from it.
+
+Prefect tasks are given a request and give back keys; each rebuilds the plan it needs from what the
+store knows, so any process that reaches the store can do any stage.
+"""
+
+from functools import lru_cache
+
+from soapworks.errors import MissingProductError
+from storage_schemas.store import Store
+from tasks.identify import known_identity, read_identity
+from tasks.index_images import read_manifest
+from tasks.planning import CheckpointPlan, plan_checkpoint
+from tasks.settings import RunOptions, ScoreSettings, Settings
+
+
+class ScoreRequest(Settings):
+    """What to score, with whose photographs, how."""
+
+    checkpoint: str
+    """Identifier of the checkpoint."""
+    architecture: str | None = None
+    """timm's name of the architecture, where the checkpoint does not name it."""
+    images: str
+    """Folder of photographs, as a path or URL."""
+    manifest: str = ""
+    """Key of the photographs' manifest, once they are indexed."""
+    settings: ScoreSettings = ScoreSettings()
+    options: RunOptions = RunOptions()
+
+    def store(self) -> Store:
+        """Return the store of the request."""
+        return Store(self.options.store, lease_seconds=self.options.lease_seconds)
+
+
+@lru_cache(maxsize=4)
+def plan_of(request: ScoreRequest) -> CheckpointPlan:
+    """Return the plan of a request whose checkpoint and photographs are identified.
+
+    Raises
+    ------
+    MissingProductError
+        Where identity or manifest are not in the store, or the checkpoint's file has changed.
+    """
+    store = request.store()
+    identity = known_identity(store, request.checkpoint, request.architecture)
+    if identity is None:
+        raise MissingProductError(
+            f"{request.checkpoint} was changed or removed while the run was under way: run the "
+            "same command again."
+        )
+    manifest = read_manifest(store.product(request.manifest))
+    return plan_checkpoint(read_identity(identity), manifest, request.settings)
