@@ -1,0 +1,241 @@
+"""The store: products under their recipes' keys, each made once and published whole.
+
+Correctness rests on the completion record alone: written last, created only if absent, naming the
+attempt that counts (layout in ``products.py``). Leases (``leases.py``) only save double work.
+"""
+
+import difflib
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from soapworks.errors import DamagedProductError, InputError, MissingProductError
+from storage_schemas import leases
+from storage_schemas.attempts import Attempt
+from storage_schemas.location import Location
+from storage_schemas.products import RECIPE, RECORD, Damage, Product, read_product
+from storage_schemas.recipes import Recipe
+
+KEY_DIGITS = 12
+"""Digits of the key in an address."""
+
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_ADDRESS = re.compile(r"[a-z0-9_.-]{1,180}-([0-9a-f]{12})")
+_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+
+
+class Store:
+    """A store of products, on a disk or in a bucket.
+
+    Parameters
+    ----------
+    url
+        A folder, or a URL that fsspec knows (``s3://bucket/prefix``).
+    lease_seconds
+        Time without a sign of life after which others take over from this process.
+
+    Raises
+    ------
+    InputError
+        If the URL cannot be the address of a store.
+    """
+
+    def __init__(self, url: str | Path | Location, *, lease_seconds: float = 60.0) -> None:
+        if not 0 < lease_seconds <= leases.MAX_SECONDS:
+            raise InputError(
+                f"lease_seconds = {lease_seconds}: give more than 0 and at most "
+                f"{leases.MAX_SECONDS:.0f} seconds."
+            )
+        self.location = Location.parse(url)
+        self.lease_seconds = lease_seconds
+
+    @property
+    def url(self) -> str:
+        """The store's address, as a path or URL."""
+        return self.location.url
+
+    def address(self, recipe: Recipe) -> Location:
+        """Return the folder in which the product of a recipe lies or would lie."""
+        return self.location / recipe.kind / f"{recipe.slug}-{recipe.key[:KEY_DIGITS]}"
+
+    def find(self, recipe: Recipe) -> Product | None:
+        """Return the published product of a recipe if all its files are there in full size.
+
+        None where there is none, or where it is damaged: :meth:`claim` then makes it again.
+        Contents are not read; :meth:`Product.verify` does that.
+        """
+        product, damages = self._look(recipe)
+        return None if damages else product
+
+    def claim(self, recipe: Recipe) -> Product | Attempt | None:
+        """Return the product, or the right to make it.
+
+        Returns
+        -------
+        Product
+            If it is published and whole.
+        Attempt
+            If this process now holds the lease; finished parts of earlier attempts are in it.
+        None
+            While another process, or another attempt of this one, works on it: ask again.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read or written.
+        """
+        product, damages = self._look(recipe)
+        if product is not None and not damages:
+            return product
+        address = self.address(recipe)
+        lease = leases.acquire(address, self.lease_seconds)
+        if lease is None:
+            return None
+        try:
+            # Another process may have published between the first look and the lease.
+            product, damages = self._look(recipe)
+            if product is not None and not damages:
+                lease.release()
+                return product
+            if damages:
+                (address / RECORD).delete()
+            (address / RECIPE).write_bytes(recipe.canonical_json())
+            location = address / f"attempt-{uuid.uuid4().hex[:12]}"
+            attempt = Attempt(recipe, location, lease, tuple(damages))
+            attempt.take_over_parts()
+        except BaseException:
+            lease.release()
+            raise
+        return attempt
+
+    def holder(self, recipe: Recipe) -> str | None:
+        """Return who works on the product, in words; None if nobody holds its lease."""
+        holding = leases.holding(self.address(recipe), default_seconds=self.lease_seconds)
+        return None if holding is None or holding.expired else str(holding)
+
+    def withdraw(self, product: Product) -> bool:
+        """Unpublish a damaged product, so that the next claim makes it again from what is whole.
+
+        Returns
+        -------
+        bool
+            False if it was replaced or withdrawn in the meantime.
+
+        Raises
+        ------
+        StoreError
+            While another process holds its lease.
+        """
+        with leases.held(product.location, self.lease_seconds):
+            try:
+                now = read_product(product.location, product.key)
+            except DamagedProductError:
+                now = product
+            if now is None or now.data != product.data:
+                return False
+            (product.location / RECORD).delete()
+            return True
+
+    def products(self, kind: str | None = None) -> list[Product]:
+        """Return all published products, of one kind or all; their files are not looked at.
+
+        Products whose record cannot be understood are left out; :meth:`unreadable` has those.
+        """
+        return [product for product in self._read_all(kind) if isinstance(product, Product)]
+
+    def unreadable(self, kind: str | None = None) -> list[Damage]:
+        """Return the addresses whose completion record cannot be understood."""
+        return [damage for damage in self._read_all(kind) if isinstance(damage, Damage)]
+
+    def product(self, key_or_address: str) -> Product:
+        """Return one published product.
+
+        Parameters
+        ----------
+        key_or_address
+            The first 4 or more digits of its key, its address (``<kind>/<slug>-<key12>``), or a
+            path or URL of it or of something in it.
+
+        Raises
+        ------
+        MissingProductError
+            If there is none, or more than one; the message says what is there.
+        DamagedProductError
+            If its completion record cannot be understood.
+        """
+        if _PREFIX.fullmatch(key_or_address):
+            return self._by_prefix(key_or_address)
+        text = str(key_or_address)
+        inside = Location.parse(text).url.removeprefix(self.url + "/")
+        for path in (text.strip("/"), inside):
+            kind, _, rest = path.partition("/")
+            name = rest.partition("/")[0]
+            if _KIND.fullmatch(kind) and _ADDRESS.fullmatch(name):
+                product = read_product(self.location / kind / name)
+                if product is not None:
+                    return product
+        raise self._missing(key_or_address)
+
+    def _by_prefix(self, digits: str) -> Product:
+        found = [
+            product
+            for address in self.addresses()
+            if address.name[-KEY_DIGITS:].startswith(digits[:KEY_DIGITS])
+            and (product := read_product(address)) is not None
+            and product.key.startswith(digits)
+        ]
+        if len(found) > 1:
+            names = ", ".join(product.address for product in found[:5])
+            raise MissingProductError(
+                f"{digits} stands for {len(found)} products ({names}); give more digits."
+            )
+        if not found:
+            raise self._missing(digits)
+        return found[0]
+
+    def kinds(self) -> list[str]:
+        """Return the kinds that the store has folders for."""
+        return [name for name in self.location.names() if _KIND.fullmatch(name)]
+
+    def addresses(self, kind: str | None = None) -> list[Location]:
+        """Return the addresses of all products, published or not."""
+        return [
+            self.location / each / name
+            for each in ([kind] if kind else self.kinds())
+            for name in (self.location / each).names()
+            if _ADDRESS.fullmatch(name)
+        ]
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that can still be written; None where nobody knows (S3)."""
+        return self.location.free_bytes()
+
+    def _look(self, recipe: Recipe) -> tuple[Product | None, list[Damage]]:
+        try:
+            product = read_product(self.address(recipe), recipe.key)
+        except DamagedProductError as error:
+            return None, [Damage(RECORD, f"cannot be understood: {error}")]
+        return product, product.missing() if product else []
+
+    def _read_all(self, kind: str | None) -> Iterator[Product | Damage]:
+        for address in self.addresses(kind):
+            try:
+                product = read_product(address)
+            except DamagedProductError as error:
+                yield Damage(f"{address.parent.name}/{address.name}/{RECORD}", str(error))
+                continue
+            if product is not None:
+                yield product
+
+    def _missing(self, wanted: str) -> MissingProductError:
+        known = [f"{a.parent.name}/{a.name}" for a in self.addresses()]
+        if not known:
+            return MissingProductError(
+                f"No product {wanted!r}: the store {self.location} is empty; run soapworks score."
+            )
+        near = difflib.get_close_matches(wanted, known, 3, 0.4) or known[:3]
+        return MissingProductError(
+            f"No product {wanted!r} in {self.location}, which has {len(known)} "
+            f"({', '.join(near)}, ...); run soapworks ls to see them."
+        )
