@@ -1,0 +1,111 @@
+"""The main job as a Prefect flow: from checkpoints and photographs to scores and heads."""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from flows.artifacts import publish_summary
+from tasks import stages
+from tasks.planning import find_missing
+from tasks.request import ScoreRequest, plan_of
+from tasks.settings import RunOptions, ScoreSettings
+from tasks.stages import StageResult
+from tasks.summarize import summarize
+
+
+@flow(name="score", flow_run_name="score {checkpoints}", validate_parameters=True)
+def score_checkpoints(
+    checkpoints: list[str],
+    images: str,
+    architecture: str | None = None,
+    settings: ScoreSettings | None = None,
+    options: RunOptions | None = None,
+) -> list[dict[str, Any]]:
+    """Score the layers of checkpoints and make a SOAP head for each.
+
+    Parameters
+    ----------
+    checkpoints
+        timm names, weights files, folders.
+    images
+        Folder of photographs, as a path or URL.
+    architecture
+        timm's name of the architecture, for weights files.
+    settings
+        What the scores depend on.
+    options
+        Where and how the work is done.
+
+    Returns
+    -------
+    list of dict
+        The summary: one row per (checkpoint, layer).
+    """
+    rows = []
+    for checkpoint in checkpoints:
+        request = ScoreRequest(
+            checkpoint=checkpoint,
+            architecture=architecture,
+            images=images,
+            settings=settings or ScoreSettings(),
+            options=options or RunOptions(),
+        )
+        (manifest,) = index_images(request)
+        request = request.model_copy(update={"manifest": manifest})
+        identify_checkpoint(request)
+        plan = plan_of(request)
+        missing = find_missing(request.store(), plan)
+        extract_features(request, "real")
+        extract_features(request, "synthetic")
+        for layer in (one.subject.layer for one in plan.layers):
+            fit_components(request, layer)
+            score_components(request, layer)
+            export_head(request, layer)
+        rows += summarize(request.store(), plan, missing)
+    publish_summary(rows)
+    return rows
+
+
+@task(task_run_name="index · {request.images}", cache_policy=NO_CACHE)
+def index_images(request: ScoreRequest) -> Any:
+    """Find, check and digest the photographs."""
+    return shown(stages.index_stage(request))
+
+
+@task(task_run_name="identify · {request.checkpoint}", cache_policy=NO_CACHE)
+def identify_checkpoint(request: ScoreRequest) -> Any:
+    """Digest the checkpoint's tensors."""
+    return shown(stages.identify_stage(request))
+
+
+@task(task_run_name="extract {domain} · {request.checkpoint}", cache_policy=NO_CACHE)
+def extract_features(request: ScoreRequest, domain: str) -> Any:
+    """Run the forward passes that are missing."""
+    return shown(stages.extract_stage(request, domain))
+
+
+@task(task_run_name="pca · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+def fit_components(request: ScoreRequest, layer: str) -> Any:
+    """Fit the principal components out of core."""
+    return shown(stages.pca_stage(request, layer))
+
+
+@task(task_run_name="score · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+def score_components(request: ScoreRequest, layer: str) -> Any:
+    """Count responses and score the components."""
+    return shown(stages.score_stage(request, layer))
+
+
+@task(task_run_name="head · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+def export_head(request: ScoreRequest, layer: str) -> Any:
+    """Export the head."""
+    return shown(stages.head_stage(request, layer))
+
+
+def shown(result: StageResult) -> list[str] | State[list[str]]:
+    """Return a stage's keys, in a state that shows as cached where nothing had to be done."""
+    if result.cached:
+        return Completed(name="Cached", message="was in the store already", data=result.keys)
+    return result.keys
