@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from storage_schemas.names import PARTIAL
@@ -26,7 +27,7 @@ class Disk:
 
     def read(self, path: str, limit: int | None = None) -> bytes:
         """Return the file's bytes, at most ``limit + 1`` of them when a limit is given."""
-        with _open_regular(path) as fd, open(fd, "rb", closefd=False) as file:
+        with _open_regular(path) as fd, os.fdopen(fd, "rb", closefd=False) as file:
             return file.read() if limit is None else file.read(limit + 1)
 
     def digest(self, path: str) -> tuple[int, str]:
@@ -42,7 +43,7 @@ class Disk:
         """Write the file whole or not at all, over an older one."""
         aside = _write_aside(path, data, durable=durable)
         try:
-            os.replace(aside, path)  # noqa: PTH105
+            Path(aside).replace(path)
         except BaseException:
             _unlink(aside)
             raise
@@ -67,7 +68,7 @@ class Disk:
 
     def copy(self, source: str, target: str) -> None:
         """Give ``source``'s bytes a second name: a hard link, or a copy where there are none."""
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
         aside = _aside(target)
         try:
             try:
@@ -76,7 +77,7 @@ class Disk:
                 if error.errno not in _NO_LINKS:
                     raise
                 shutil.copyfile(source, aside, follow_symlinks=False)
-            os.replace(aside, target)  # noqa: PTH105
+            Path(aside).replace(target)
         finally:
             _unlink(aside)  # a rename between two names of one file leaves both
 
@@ -91,14 +92,15 @@ class Disk:
     def names(self, path: str) -> list[str]:
         """Return the names in a folder, sorted; none if there is no folder."""
         try:
-            return sorted(os.listdir(path))  # noqa: PTH208
+            with os.scandir(path) as entries:
+                return sorted(entry.name for entry in entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def sizes(self, path: str) -> dict[str, int]:
         """Return relative path -> bytes of the regular files below a folder, no links followed."""
         found: dict[str, int] = {}
-        if os.path.islink(path):  # noqa: PTH114
+        if Path(path).is_symlink():
             return found
         folders = [""]
         while folders:
@@ -120,7 +122,7 @@ class Disk:
 
     def sync(self, path: str, files: list[str]) -> None:
         """Make files below a folder durable: after a power cut they are whole."""
-        folders = {os.path.dirname(f"{path}/{name}") for name in files}  # noqa: PTH120
+        folders = {f"{path}/{name}".rpartition("/")[0] for name in files}
         for name in [f"{path}/{name}" for name in files] + sorted(folders):
             with _open(name) as fd:
                 os.fsync(fd)
@@ -129,10 +131,10 @@ class Disk:
         """Delete a file or a folder with all below; missing is fine."""
         for _ in range(5):  # another process may be writing into the folder
             try:
-                if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+                if Path(path).is_dir() and not Path(path).is_symlink():
                     shutil.rmtree(path)
                 else:
-                    os.unlink(path)  # noqa: PTH108
+                    Path(path).unlink()
             except FileNotFoundError:
                 if not os.path.lexists(path):
                     return
@@ -163,7 +165,7 @@ def _write_aside(path: str, data: bytes, *, durable: bool) -> str:
     aside = _aside(path)
     fd = _open_new(aside)
     try:
-        with open(fd, "wb") as file:  # noqa: PTH123
+        with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             if durable:
@@ -180,7 +182,7 @@ def _open_new(path: str) -> int:
         try:
             return os.open(path, flags, 0o666)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
     return os.open(path, flags, 0o666)
 
 
@@ -195,7 +197,7 @@ def _create_without_links(path: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     try:
-        with open(fd, "wb") as file:  # noqa: PTH123
+        with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(fd)
@@ -206,7 +208,7 @@ def _create_without_links(path: str, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _open(path: str):  # type: ignore[no-untyped-def]
+def _open(path: str) -> Iterator[int]:
     # Non-blocking, so that a named pipe put in a file's place cannot stop us.
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
@@ -216,7 +218,7 @@ def _open(path: str):  # type: ignore[no-untyped-def]
 
 
 @contextlib.contextmanager
-def _open_regular(path: str):  # type: ignore[no-untyped-def]
+def _open_regular(path: str) -> Iterator[int]:
     with _open(path) as fd:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
@@ -225,10 +227,10 @@ def _open_regular(path: str):  # type: ignore[no-untyped-def]
 
 def _sync_folder(path: str) -> None:
     # Some network file systems cannot sync a folder; the rename is atomic there all the same.
-    with contextlib.suppress(OSError), _open(os.path.dirname(path)) as fd:  # noqa: PTH120
+    with contextlib.suppress(OSError), _open(str(Path(path).parent)) as fd:
         os.fsync(fd)
 
 
 def _unlink(path: str) -> None:
     with contextlib.suppress(OSError):
-        os.unlink(path)  # noqa: PTH108
+        Path(path).unlink()

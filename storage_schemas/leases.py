@@ -191,6 +191,8 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
     lease = Lease(folder, standing.number + 1 if standing else 1, seconds)
     if not lease.file.create(lease.content()):
         return None
+    if not holds(lease.file, lease.token):
+        return None  # on a server that has no conditional puts, another was a moment later
     heartbeats.start(lease)
     # Between looking and creating, others may have come and gone, and a later number may stand.
     for number in numbers(folder):

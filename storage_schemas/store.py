@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError
-from storage_schemas import leases
+from storage_schemas import housekeeping, leases
 from storage_schemas.attempts import Attempt
 from storage_schemas.location import Location
 from storage_schemas.products import RECIPE, RECORD, Damage, Product, read_product
@@ -206,6 +206,31 @@ class Store:
             for name in (self.location / each).names()
             if _ADDRESS.fullmatch(name)
         ]
+
+    def delete(self, product: Product) -> None:
+        """Delete a product: its record first, then its data.
+
+        Raises
+        ------
+        StoreError
+            While another process holds its lease.
+        """
+        housekeeping.delete(product.location, self.lease_seconds)
+
+    def abandoned(self, *, patience: float = 0.0) -> list[tuple[Location, int]]:
+        """Return what no record names and no live lease protects, with its bytes.
+
+        See :func:`storage_schemas.housekeeping.abandoned`.
+        """
+        return housekeeping.abandoned(self.addresses(), self.lease_seconds, patience)
+
+    def discard(self, location: Location) -> bool:
+        """Delete something that :meth:`abandoned` told; False if it is no longer abandoned."""
+        return housekeeping.discard(self.location, location, self.lease_seconds)
+
+    def usage(self) -> dict[str, int]:
+        """Return kind -> bytes, unpublished work included."""
+        return {kind: sum((self.location / kind).sizes().values()) for kind in self.kinds()}
 
     def free_bytes(self) -> int | None:
         """Return the bytes that can still be written; None where nobody knows (S3)."""
