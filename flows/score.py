@@ -9,6 +9,7 @@ from prefect.states import Completed, State
 from flows.artifacts import publish_summary
 from tasks import stages
 from tasks.planning import find_missing
+from tasks.project import project, refuse_if_too_large
 from tasks.request import ScoreRequest, plan_of
 from tasks.settings import RunOptions, ScoreSettings
 from tasks.stages import StageResult
@@ -56,14 +57,16 @@ def score_checkpoints(
         request = request.model_copy(update={"manifest": manifest})
         identify_checkpoint(request)
         plan = plan_of(request)
-        missing = find_missing(request.store(), plan)
+        store = request.store()
+        missing = find_missing(store, plan)
+        refuse_if_too_large(project(store, plan, missing, memory=request.options.memory), store)
         extract_features(request, "real")
         extract_features(request, "synthetic")
         for layer in (one.subject.layer for one in plan.layers):
             fit_components(request, layer)
             score_components(request, layer)
             export_head(request, layer)
-        rows += summarize(request.store(), plan, missing)
+        rows += summarize(store, plan, missing)
     publish_summary(rows)
     return rows
 

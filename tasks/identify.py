@@ -42,6 +42,7 @@ class Identity:
     mean: list[float]
     std: list[float]
     n_prefix_tokens: int
+    n_parameters: int
     channels: dict[str, int]
     """Number of channels of every known layer, in forward order."""
 
@@ -53,7 +54,7 @@ class Identity:
         LayerError
             An unknown layer; the message lists the known ones.
         """
-        return resolve_layers(wanted, tuple(self.channels), architecture=self.architecture)
+        return resolve_layers(wanted, self.channels)
 
     def input_size(self, side: int | None) -> int:
         """Return the side of the square input, pixels: the one asked for or the model's own.
@@ -157,13 +158,14 @@ def look_at(identifier: str, architecture: str | None) -> Identity:
         digest=checkpoint.digest,
         architecture=checkpoint.architecture,
         model_args=checkpoint.model_args,
-        pretrained_cfg=checkpoint.pretrained_cfg,
+        pretrained_cfg=dict(checkpoint.pretrained_cfg),
         patch_size=list(info.patch_size),
         image_size=list(info.image_size),
         mean=list(info.mean),
         std=list(info.std),
         n_prefix_tokens=info.n_prefix_tokens,
-        channels={layer: info.n_channels(layer) for layer in info.known_layers},
+        n_parameters=info.n_parameters,
+        channels=dict(info.layer_channels),
     )
 
 

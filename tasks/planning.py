@@ -234,6 +234,7 @@ def _real_inputs(manifest: Manifest, preprocessing: Preprocessing) -> list[RealI
             preprocessing=preprocessing.mode,
             interpolation=preprocessing.interpolation,
             crop_fraction=preprocessing.crop_fraction,
+            crop_mode=preprocessing.crop_mode,
         )
         for digest, segment in zip(manifest.recipe.segments, manifest.segments, strict=True)
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from soapworks.errors import InputError
+from soapworks.errors import ImageError, InputError
 from soapworks.images.listing import ImageFolder
 from soapworks.images.preprocessing import Preprocessing
 from soapworks.images.reading import read_image
@@ -70,7 +70,10 @@ class RealSource:
                 f"{entry.path} was changed while the run was under way: run the same command "
                 "again, and it is indexed anew."
             )
-        return self.preprocessing.apply(read_image(data))
+        try:
+            return self.preprocessing.apply(read_image(data))
+        except ImageError as error:
+            raise ImageError(f"{entry.path}: {error}") from error
 
 
 @dataclass(frozen=True)

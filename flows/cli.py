@@ -1,0 +1,103 @@
+"""The command line ``soapworks``: commands are loaded when they are called."""
+
+import errno
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "score": ("flows.commands.score", "Score layers of checkpoints and make their SOAP heads."),
+    "plan": ("flows.commands.plan", "Tell what score would do and cost; compute nothing."),
+    "ls": ("flows.commands.inspect", "List the products in a store."),
+    "show": ("flows.commands.inspect", "Show one product whole."),
+}
+"""Name of a command: its module and what it is for."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(COMMANDS[cmd_name][0])
+        return getattr(module, cmd_name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="soapworks")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def soapworks(debug: bool) -> None:
+    """Find and suppress non-semantic components of vision transformers.
+
+    From checkpoints and a folder of photographs: semantic-invariance scores of all principal
+    components and a linear head per (checkpoint, layer), each computed once.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors become one sentence and an exit status (1; usage 2)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    # Prefect and Dask read these when they are imported, which only some commands do.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    try:
+        # Accepted before and after the command's name.
+        soapworks(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.Abort:
+        sys.exit(_say("interrupted", 130))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted; run the same command again to go on", 130))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_say(sentence(error), 1))
+
+
+def sentence(error: Exception) -> str:
+    """Return what a person is told of an error."""
+    from soapworks.errors import SoapworksError
+
+    if isinstance(error, SoapworksError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"no space left on the disk ({error.filename or 'the store'}): make room and run again"
+        )
+    if isinstance(error, MemoryError):
+        return "memory ran out: lower --batch-size, --workers or --memory and run again"
+    first: Any = str(error).strip().splitlines() or [""]
+    return (
+        f"unexpected {type(error).__name__}: {first[0]} (please report it; --debug shows where "
+        "it came from)"
+    )
+
+
+def _say(message: str, status: int) -> int:
+    click.echo(f"soapworks: {message}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""``soapworks ls`` and ``soapworks show``: what is in a store."""
+
+import click
+
+from storage_schemas.recipes import RECIPES
+
+
+@click.command()
+@click.argument("kind", required=False, type=click.Choice(list(RECIPES)))
+@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ls(kind: str | None, store: str, as_json: bool) -> None:
+    """List the products in a store, all or of one KIND."""
+    from flows.printing import print_products
+    from storage_schemas.store import Store
+
+    print_products(Store(store).products(kind), as_json=as_json)
+
+
+@click.command()
+@click.argument("key")
+@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@click.option("--top", default=10, show_default=True, help="Components of a score table to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, score tables whole.")
+def show(key: str, store: str, top: int, as_json: bool) -> None:
+    """Show one product: recipe, facts, files and, of scores and heads, the best components.
+
+    KEY is a product's key, its first digits (four or more), its address in the store, or its path.
+    """
+    from flows.printing import print_product
+    from storage_schemas.store import Store
+
+    print_product(Store(store).product(key), top=top, as_json=as_json)

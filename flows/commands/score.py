@@ -1,0 +1,51 @@
+"""``soapworks score``: the main job."""
+
+import sys
+from functools import partial
+from typing import Any
+
+import click
+
+from flows.options import RunOptions, ScoreSettings, collect, with_options
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
+@click.option("--images", required=True, help="Folder of photographs, a path or URL.")
+@click.option("--architecture", help="timm's name of the architecture, for weights files.")
+@with_options(ScoreSettings)
+@with_options(RunOptions)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--quiet", is_flag=True, help="Show errors only.")
+@click.option("--verbose", is_flag=True, help="Show the workflow engine's log as well.")
+def score(
+    checkpoints: tuple[str, ...],
+    images: str,
+    architecture: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Score layers of checkpoints and make a SOAP head for each.
+
+    A CHECKPOINT is a timm name with pretrained weights (vit_base_patch16_224.mae), a weights file
+    (.safetensors, .pth, .pt, .bin; with --architecture), a folder in the Hugging Face form, or
+    zoo:pocket_mim and zoo:pocket_supervised, which ship with soapworks.
+    """
+    settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
+    from flows.engine import orchestrated
+    from flows.printing import print_summary
+    from flows.progress import showing_progress
+    from flows.run import score as run
+
+    with showing_progress(quiet=quiet):
+        rows = run(
+            checkpoints,
+            images,
+            architecture,
+            settings,
+            options,
+            engine=partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv),
+        )
+    print_summary(rows, as_json=as_json)
