@@ -1,0 +1,235 @@
+"""From what a user calls a checkpoint to its architecture, tensors and identity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from soapworks.backbones.architectures import (
+    Architecture,
+    is_timm_name,
+    read_config,
+    resolve_architecture,
+)
+from soapworks.backbones.sources import (
+    CONFIG_NAME,
+    WEIGHTS_NAMES,
+    find_file,
+    find_folder_files,
+    find_on_hub,
+    find_pretrained,
+    zoo_folder,
+)
+from soapworks.backbones.weight_files import SUFFIXES, has_weights_suffix, read_weights_file
+from soapworks.errors import CheckpointError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soapworks.backbones.unwrapping import Unwrapped
+
+Fingerprint = tuple[tuple[str, int, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights on this machine and the architecture that they are for.
+
+    Holds paths only, so it is small and can be sent to other processes; tensors are read when
+    they are asked for.
+    """
+
+    identifier: str
+    """What the user called it."""
+    architecture: str
+    """timm's name without the tag of its weights."""
+    model_args: dict[str, Any]
+    """Arguments of the model's constructor beyond those of the name."""
+    pretrained_cfg: dict[str, Any]
+    """Input size, mean, std, interpolation and crop, as timm calls them; plain JSON types."""
+    source: str
+    """Path of the weights file."""
+    config_source: str | None = None
+    """Path of the ``config.json`` that came with it."""
+
+    def tensors(self) -> "dict[str, Tensor]":
+        """Read the backbone's tensors, without wrappers, prefixes and training state.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, damaged, would run code or holds no tensors.
+        """
+        return self._read().tensors
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the tensors (names, dtypes, shapes, bytes); reads the file once."""
+        from soapworks.backbones.digest import weights_digest
+
+        return weights_digest(self.tensors())
+
+    @property
+    def part(self) -> str:
+        """Which part of the file is meant, e.g. ``teacher/backbone``; empty for all of it."""
+        return self._read().part
+
+    def fingerprint(self) -> Fingerprint:
+        """Cheap identity of the files: real path, size, mtime and ctime in ns, inode of each.
+
+        While it stays the same the digest need not be computed again.
+        """
+        prints = []
+        for name in (self.source, self.config_source):
+            if name is not None:
+                path = Path(name).resolve()
+                try:
+                    stat = path.stat()
+                except OSError as error:
+                    raise CheckpointError(f"{path} is gone: {error.strerror}.") from error
+                prints.append(
+                    (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+                )
+        return tuple(prints)
+
+    def _read(self) -> "Unwrapped":
+        from soapworks.backbones.unwrapping import unwrap
+
+        return unwrap(read_weights_file(Path(self.source)), where=self.source)
+
+
+def open_checkpoint(
+    identifier: str,
+    *,
+    architecture: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Checkpoint:
+    """Find a checkpoint and say what it is; its tensors are not read yet.
+
+    Parameters
+    ----------
+    identifier
+        One of: a timm name with pretrained weights (``vit_base_patch16_224.mae``); a local weights
+        file (needs ``architecture``); a folder or ``hf-hub:owner/name[@revision]`` in the Hugging
+        Face/timm form; ``zoo:NAME``. A timm name goes before a folder of the same name; write
+        ``./name`` for the folder.
+    architecture
+        timm name of the model that a file's weights are for. Its tag, if it has one, chooses
+        mean, std and input size (see ``resolve_architecture``).
+    mean, std
+        The statistics that images are normalised with, instead of the configuration's.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be found or fetched, or its architecture is missing or unknown.
+    InputError
+        If ``mean`` or ``std`` are not three numbers, or ``std`` is not positive.
+    """
+    found, weights, config = _find(identifier, architecture)
+    pretrained_cfg = dict(found.pretrained_cfg)
+    if mean is not None:
+        pretrained_cfg["mean"] = _three_numbers("mean", mean)
+    if std is not None:
+        pretrained_cfg["std"] = _three_numbers("std", std)
+        if min(pretrained_cfg["std"]) <= 0:
+            raise InputError(f"std must be positive, got {tuple(std)}.")
+    return Checkpoint(
+        identifier=identifier,
+        architecture=found.name,
+        model_args=found.model_args,
+        pretrained_cfg=pretrained_cfg,
+        source=str(weights),
+        config_source=str(config) if config is not None else None,
+    )
+
+
+def _find(identifier: str, architecture: str | None) -> tuple[Architecture, Path, Path | None]:
+    kind, _, rest = identifier.partition(":")
+    if kind == "zoo":
+        return _in_folder(zoo_folder(rest), architecture)
+    if kind == "hf-hub":
+        return _on_hub(identifier, rest, architecture)
+    if "://" in identifier:
+        raise CheckpointError(
+            f"{identifier}: checkpoints are not read from URLs, copy the file to this machine."
+        )
+    path = Path(identifier).expanduser()
+    is_bare = not has_weights_suffix(path) and path.name == identifier
+    if is_bare and is_timm_name(identifier):
+        return _pretrained(identifier, architecture), *_pretrained_file(identifier)
+    if path.is_dir():
+        return _in_folder(path, architecture)
+    if path.exists() or has_weights_suffix(path):
+        return _file(find_file(path), architecture)
+    raise CheckpointError(_unknown(identifier, is_bare))
+
+
+def _pretrained(name: str, architecture: str | None) -> Architecture:
+    found = resolve_architecture(name)
+    if architecture is not None and resolve_architecture(architecture).name != found.name:
+        raise CheckpointError(
+            f"{name} is a timm name and brings its own architecture: leave {architecture!r} out."
+        )
+    return found
+
+
+def _pretrained_file(name: str) -> tuple[Path, None]:
+    return find_pretrained(resolve_architecture(name).pretrained_cfg, name=name), None
+
+
+def _file(path: Path, architecture: str | None) -> tuple[Architecture, Path, None]:
+    if not has_weights_suffix(path):
+        raise CheckpointError(
+            f"{path} has no suffix of a weights file ({', '.join(SUFFIXES)}): rename it to what it "
+            "is, or name the right file."
+        )
+    if architecture is None:
+        raise CheckpointError(
+            f"{path} holds weights only: pass the timm model that they are for, e.g. "
+            "--architecture vit_base_patch16_224."
+        )
+    return resolve_architecture(architecture), path, None
+
+
+def _in_folder(folder: Path, architecture: str | None) -> tuple[Architecture, Path, Path | None]:
+    weights, config = find_folder_files(folder)
+    if architecture is not None:
+        return resolve_architecture(architecture), weights, None
+    if config is None:
+        raise CheckpointError(
+            f"{folder} has no {CONFIG_NAME} that names the architecture: add one in timm's form, "
+            "or pass --architecture."
+        )
+    return read_config(config), weights, config
+
+
+def _on_hub(
+    identifier: str, repository: str, architecture: str | None
+) -> tuple[Architecture, Path, Path | None]:
+    if architecture is not None:
+        found, config = resolve_architecture(architecture), None
+    else:
+        config = find_on_hub(repository, [CONFIG_NAME], name=identifier)
+        found = read_config(config)
+    return found, find_on_hub(repository, WEIGHTS_NAMES, name=identifier), config
+
+
+def _unknown(identifier: str, is_bare: bool) -> str:
+    if is_bare:
+        try:
+            resolve_architecture(identifier)
+        except CheckpointError as error:
+            return f"There is no file, folder or timm model {identifier!r}: {error}"
+    return (
+        f"There is no file or folder {identifier!r}: for a repository on the Hugging Face hub "
+        f"write hf-hub:{identifier}; code from torch.hub is never run."
+    )
+
+
+def _three_numbers(name: str, values: Sequence[float]) -> list[float]:
+    if len(values) != 3:
+        raise InputError(f"{name} must be three numbers (red, green, blue), got {tuple(values)}.")
+    return [float(value) for value in values]

@@ -1,0 +1,110 @@
+"""Build timm models for their features: no classifier, no pooling, a final norm on every token."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from soapworks.backbones.architectures import Architecture, TimmModel
+from soapworks.errors import CheckpointError, InputError
+
+Size = tuple[int, int]
+
+
+def construct(architecture: Architecture, image_size: Size, *, device: str = "meta") -> TimmModel:
+    """Build a model without weights.
+
+    Models that normalise after pooling (``fc_norm``) normalise every token with that norm
+    instead, so ``forward_features`` ends with the final norm in all models that have one.
+
+    Parameters
+    ----------
+    architecture
+        Name, arguments and configuration.
+    image_size
+        (height, width) in pixels, multiples of the patch size.
+    device
+        ``meta`` allocates nothing; ``cpu`` fills buffers (parameters are random).
+
+    Raises
+    ------
+    CheckpointError
+        If timm cannot build it.
+    InputError
+        If the image size is not a multiple of the patch size.
+    """
+    arguments = architecture.model_args | {"img_size": image_size, "num_classes": 0}
+    try:
+        # Random initialisation must not disturb the caller's random numbers.
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            model = _create(architecture, arguments)
+    except Exception as error:
+        # Arguments come from files, and timm answers bad ones with any exception.
+        raise CheckpointError(
+            f"timm cannot build {architecture.name} with {architecture.model_args or 'defaults'}: "
+            f"{error or type(error).__name__}."
+        ) from error
+    check_image_size(image_size, patch_size_of(model))
+    _drop_pooling(model)
+    return model.eval().requires_grad_(False)
+
+
+def default_image_size(architecture: Architecture) -> Size:
+    """(height, width) that the configuration asks for, in pixels."""
+    size = architecture.model_args.get("img_size")
+    if size is None:
+        size = architecture.pretrained_cfg.get("input_size", (3, 224, 224))[-2:]
+    return as_size(size)
+
+
+def as_size(size: Any) -> Size:
+    """(height, width) from one number or two, or InputError."""
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise InputError(f"An image size is one or two positive whole numbers, got {size!r}.")
+    return pair
+
+
+def check_image_size(image_size: Size, patch_size: Size) -> None:
+    """Raise InputError with the nearest valid sizes unless patches tile the image."""
+    for side, patch in zip(image_size, patch_size, strict=True):
+        if side % patch:
+            below = side // patch * patch
+            nearest = [str(size) for size in (below, below + patch) if size]
+            raise InputError(
+                f"Image size {side} is not a multiple of the patch size {patch}: the nearest "
+                f"that {'are' if len(nearest) == 2 else 'is'} {' and '.join(nearest)}."
+            )
+
+
+def patch_size_of(model: TimmModel) -> Size:
+    """Patch (height, width) in pixels."""
+    return as_size(model.patch_embed.feat_ratio(as_scalar=False))
+
+
+def has_final_norm(model: TimmModel) -> bool:
+    """Whether tokens are normalised after the last block."""
+    return not isinstance(model.norm, nn.Identity)
+
+
+def _create(architecture: Architecture, arguments: dict[str, Any]) -> TimmModel:
+    import timm
+
+    config = architecture.pretrained_cfg
+    try:
+        # With it the position embedding follows the images' size; Beit cannot.
+        return timm.create_model(
+            architecture.name, pretrained_cfg=config, dynamic_img_size=True, **arguments
+        )
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+    return timm.create_model(architecture.name, pretrained_cfg=config, **arguments)
+
+
+def _drop_pooling(model: TimmModel) -> None:
+    if not has_final_norm(model):
+        model.norm = model.fc_norm
+    model.fc_norm = nn.Identity()
+    if getattr(model, "attn_pool", None) is not None:
+        model.attn_pool = None

@@ -1,0 +1,145 @@
+"""What a backbone looks like, known without its weights."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from soapworks.backbones.architectures import Architecture, TimmModel, resolve_architecture
+from soapworks.backbones.construction import (
+    Size,
+    as_size,
+    construct,
+    default_image_size,
+    patch_size_of,
+)
+from soapworks.backbones.layers import list_layers, resolve_layers, summarise_layers
+from soapworks.errors import LayerError
+
+if TYPE_CHECKING:
+    from soapworks.backbones.checkpoint import Checkpoint
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class BackboneInfo:
+    """Shapes and layers of a backbone at one image size."""
+
+    architecture: str
+    """timm's name without the tag of its weights."""
+    patch_size: Size
+    """(height, width) in pixels."""
+    image_size: Size
+    """(height, width) in pixels."""
+    n_prefix_tokens: int
+    """Class and register tokens in front of the patch tokens."""
+    mean: Triple
+    """Subtracted from images in [0, 1], per channel (red, green, blue)."""
+    std: Triple
+    """Divides images after the mean is subtracted."""
+    depth: int
+    """Number of transformer blocks."""
+    n_parameters: int
+    """Parameters of the backbone, without classifier and pooling."""
+    layer_channels: Mapping[str, int]
+    """Number of channels of every layer, in forward order."""
+    pretrained_cfg: Mapping[str, Any]
+    """timm's configuration: also interpolation, crop_pct, crop_mode."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patch tokens."""
+        height, width = self.patch_size
+        return self.image_size[0] // height, self.image_size[1] // width
+
+    @property
+    def known_layers(self) -> tuple[str, ...]:
+        """Every layer that can be read, in forward order."""
+        return tuple(self.layer_channels)
+
+    def n_channels(self, layer: str) -> int:
+        """Number of channels of a layer; LayerError if there is no such layer."""
+        if layer not in self.layer_channels:
+            raise LayerError(
+                f"There is no layer {layer!r}; {summarise_layers(self.layer_channels)}."
+            )
+        return self.layer_channels[layer]
+
+    def resolve_layers(self, layers: str | Iterable[str]) -> tuple[str, ...]:
+        """Layers asked for, in forward order: ``"all"``, ``"norm,blocks.5"`` or a list."""
+        return resolve_layers(layers, self.layer_channels)
+
+
+def describe_architecture(
+    architecture: str,
+    *,
+    model_args: dict[str, Any] | None = None,
+    image_size: int | Size | None = None,
+    pretrained_cfg: Mapping[str, Any] | None = None,
+) -> BackboneInfo:
+    """Describe a timm model without building its weights (about 0.1 s).
+
+    Parameters
+    ----------
+    architecture
+        timm name; its tag, if it has one, chooses mean, std and default image size.
+    model_args
+        Further arguments of the model's constructor.
+    image_size
+        Side or (height, width) in pixels; the configuration's when None.
+    pretrained_cfg
+        Configuration to use instead of timm's.
+
+    Raises
+    ------
+    CheckpointError
+        If timm has no such plain vision transformer or cannot build it.
+    InputError
+        If the image size is not a multiple of the patch size.
+    """
+    found = resolve_architecture(architecture, model_args=model_args)
+    if pretrained_cfg is not None:
+        found = found._replace(pretrained_cfg=dict(pretrained_cfg))
+    return _describe(found, image_size)
+
+
+def describe_checkpoint(
+    checkpoint: "Checkpoint", *, image_size: int | Size | None = None
+) -> BackboneInfo:
+    """Describe the backbone that ``build_backbone`` would make of a checkpoint."""
+    return _describe(architecture_of(checkpoint), image_size)
+
+
+def architecture_of(checkpoint: "Checkpoint") -> Architecture:
+    """Name, arguments and configuration of a checkpoint."""
+    return Architecture(
+        checkpoint.architecture, checkpoint.model_args, dict(checkpoint.pretrained_cfg)
+    )
+
+
+def wanted_size(architecture: Architecture, image_size: int | Size | None) -> Size:
+    """(height, width) asked for, or the configuration's."""
+    return default_image_size(architecture) if image_size is None else as_size(image_size)
+
+
+def describe_model(model: TimmModel, architecture: Architecture, image_size: Size) -> BackboneInfo:
+    """Describe a model prepared by ``construct``."""
+    red, green, blue = architecture.pretrained_cfg.get("mean", (0.485, 0.456, 0.406))
+    red_std, green_std, blue_std = architecture.pretrained_cfg.get("std", (0.229, 0.224, 0.225))
+    return BackboneInfo(
+        architecture=architecture.name,
+        patch_size=patch_size_of(model),
+        image_size=image_size,
+        n_prefix_tokens=model.num_prefix_tokens,
+        mean=(red, green, blue),
+        std=(red_std, green_std, blue_std),
+        depth=len(model.blocks),
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        layer_channels=list_layers(model),
+        pretrained_cfg=architecture.pretrained_cfg,
+    )
+
+
+def _describe(architecture: Architecture, image_size: int | Size | None) -> BackboneInfo:
+    size = wanted_size(architecture, image_size)
+    return describe_model(construct(architecture, size), architecture, size)
