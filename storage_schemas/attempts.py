@@ -1,148 +1,40 @@
 """Attempts: a product in the making.
 
 An attempt works in a folder of its own, ``attempt-<12 hex>``, that no reader looks at before the
-completion record names it. What is finished is noted in parts::
-
-    attempt-<12 hex>/parts/<part>.json
-        {"format": 1, "part", "files": {path relative to the attempt: {"bytes", "sha256"}}}
-
-A part's note is written after its files, so a part whose note agrees with its files is whole,
-whenever its writer was killed. A later attempt at the same product takes such parts over.
+completion record names it.
 """
 
 import contextlib
 import platform
 import weakref
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import zarr
-
-from soapworks.errors import DamagedProductError, InputError, MissingProductError, StoreError
-from storage_schemas.digests import DigestingStore, Digests, FileDigest, digest_of
-from storage_schemas.leases import Lease, LeaseLostError, holds, lost_sentence
+from soapworks.errors import InputError, StoreError
+from storage_schemas.digests import Digests, FileDigest
+from storage_schemas.leases import Lease, LeaseLostError
 from storage_schemas.location import Location
 from storage_schemas.names import (
-    MAX_DOCUMENT_BYTES,
     PARTIAL,
-    decode,
-    encode,
-    safe_part,
-    safe_path,
 )
+from storage_schemas.parts import read_parts
 from storage_schemas.processes import this_machine
 from storage_schemas.products import (
     ATTEMPT_NAME,
     FORMAT,
-    PARTS,
     RECORD,
     Damage,
     Product,
     as_json,
     encode_record,
-    files_of,
     read_product,
 )
 from storage_schemas.recipes import Recipe
+from storage_schemas.writers import AttemptWriter
 
 _READERS = 4
-
-
-@dataclass(frozen=True)
-class AttemptWriter:
-    """What writes into an attempt, here or in another process: picklable, holds no lease itself.
-
-    Files of an attempt are written once, each by one writer; a part is finished by the process
-    that wrote its files, because digests are taken as the bytes go by.
-
-    Attributes
-    ----------
-    attempt
-        The attempt's folder.
-    lease_file, token
-        The lease under which the attempt works.
-    """
-
-    attempt: Location
-    lease_file: Location
-    token: str
-
-    def zarr_group(
-        self, name: str = "arrays.zarr", mode: Literal["a", "r+", "r", "w"] = "a"
-    ) -> zarr.Group:
-        """Return the zarr group ``name`` of the attempt.
-
-        Parameters
-        ----------
-        mode
-            "a": open, or make where it is missing ("w" means the same: an attempt starts empty,
-            and finished parts that were taken over must not be wiped); "r+": it must be there.
-
-        Warnings
-        --------
-        Make arrays without ``overwrite=True``: that deletes the chunks of finished parts.
-        """
-        self._own(name)
-        store = (self.attempt / name).zarr_store(read_only=mode == "r")
-        digesting = DigestingStore(store, self.attempt, name)
-        if mode == "w":
-            mode = "a"
-        return zarr.open_group(digesting, mode=mode, zarr_format=3, use_consolidated=False)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write one file of the attempt, whole or not at all."""
-        (self.attempt / self._own(name)).write_bytes(data, durable=False)
-        Digests.of(self.attempt).record(name, digest_of(data))
-
-    def finish_part(self, part: str, files_prefixes: Iterable[str]) -> None:
-        """Note that all files at or below some paths are finished.
-
-        Parameters
-        ----------
-        part
-            Name of the part, for example ``block-00012``.
-        files_prefixes
-            Paths relative to the attempt, of files or folders (``arrays.zarr/features/c/12``).
-
-        Raises
-        ------
-        InputError
-            If this process wrote nothing below one of the paths.
-        LeaseLostError
-            If another process took the product over.
-        """
-        digests, files = Digests.of(self.attempt), dict[str, FileDigest]()
-        for prefix in files_prefixes:
-            written = digests.below([safe_path(prefix.rstrip("/"))])
-            if not written:
-                raise InputError(
-                    f"Part {part} cannot be finished: this process wrote no file {prefix!r} in "
-                    f"{self.attempt}."
-                )
-            files |= {path: digest for path, digest in written.items() if digest is not None}
-        note = {"format": FORMAT, "part": safe_part(part), "files": as_json(files)}
-        self.check()
-        (self.attempt / PARTS / f"{part}.json").write_bytes(encode(note), durable=False)
-
-    def finished_parts(self) -> set[str]:
-        """Return the names of the finished parts, those taken over too."""
-        names = (self.attempt / PARTS).names()
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
-
-    def check(self) -> None:
-        """Raise LeaseLostError if the lease that this writes under is gone: one small read."""
-        if not holds(self.lease_file, self.token):
-            raise LeaseLostError(lost_sentence(self.attempt.parent))
-
-    def _own(self, name: str) -> str:
-        if safe_path(name).split("/")[0] == PARTS or name.endswith(PARTIAL):
-            raise InputError(f"{name!r} is a name that the store keeps for itself.")
-        return name
 
 
 class Attempt:
@@ -253,46 +145,12 @@ class Attempt:
         self._release()
         return Product(self.recipe.key, self.recipe.kind, self.address, record)
 
-    def take_over_parts(self) -> None:
-        """Take over every finished part of earlier attempts that is whole, and nothing else."""
-        for name in self.address.names():
-            if ATTEMPT_NAME.fullmatch(name) and name != self.location.name:
-                earlier = self.address / name
-                sizes = earlier.sizes()
-                parts = [path for path in sizes if path.startswith(PARTS + "/")]
-                with ThreadPoolExecutor(_READERS) as readers:
-                    wait = [readers.submit(self._take_over, earlier, p, sizes) for p in parts]
-                for done in wait:
-                    done.result()
-
-    def _take_over(self, earlier: Location, path: str, sizes: dict[str, int]) -> None:
-        if (self.location / path).size() is not None:
-            return
-        try:
-            data = (earlier / path).read_bytes(limit=MAX_DOCUMENT_BYTES)
-            files = read_part(data, earlier / path)
-            for name, file in files.items():
-                if sizes.get(name) != file.bytes:
-                    return
-                if FileDigest(*(earlier / name).digest()) != file:
-                    return
-            for name in files:
-                if name.rpartition("/")[2] == "zarr.json":
-                    continue  # the arrays are made anew, in the chunks that are there already
-                (self.location / name).copy_from(earlier / name)
-            (self.location / path).write_bytes(data, durable=False)
-        except (DamagedProductError, MissingProductError, InputError):
-            return  # torn, changed or being deleted: made again
-
     def _files(self) -> dict[str, FileDigest]:
         """Return all files of the attempt, checked to be there and to be accounted for."""
         files: dict[str, FileDigest] = {}
-        for name in sorted((self.location / PARTS).names()):
-            if not name.endswith(PARTIAL):
-                path = f"{PARTS}/{name}"
-                data = (self.location / path).read_bytes(limit=MAX_DOCUMENT_BYTES)
-                files |= read_part(data, self.location / path)
-                files[path] = digest_of(data)
+        for path, part in read_parts(self.location).items():
+            files |= part.files
+            files[path] = part.note
         for path, digest in self._digests.below().items():
             if digest is not None:
                 files[path] = digest
@@ -326,23 +184,6 @@ class Attempt:
             for name in self.address.names():
                 if ATTEMPT_NAME.fullmatch(name) and name != self.location.name:
                     (self.address / name).delete()
-
-
-def read_part(data: bytes, where: Location) -> dict[str, FileDigest]:
-    """Return the files of a part's note.
-
-    Raises
-    ------
-    DamagedProductError
-        If it is not one.
-    """
-    note = decode(data, where)
-    if note.get("format") != FORMAT or note.get("part") != where.name.removesuffix(".json"):
-        raise DamagedProductError(f"{where} is not the note of that part.")
-    try:
-        return files_of(note)
-    except InputError as error:
-        raise DamagedProductError(f"{where} is refused: {error}") from error
 
 
 def made_by() -> dict[str, str]:

@@ -1,11 +1,5 @@
-"""Sizes and digests of files, taken while they are written.
+"""Sizes and digests of files, and what a process wrote into an attempt."""
 
-A zarr store is wrapped so that every file's size and sha256 are recorded from the very bytes that
-are handed to the storage: nothing is read back. All writers of one attempt in one process share
-one record.
-"""
-
-import asyncio
 import hashlib
 import threading
 import weakref
@@ -13,13 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from zarr.abc.store import Store as ZarrStore
-from zarr.core.buffer import Buffer
-from zarr.storage import WrapperStore
-
-from storage_schemas.location import Location, told
-
-_SMALL = 2**16
+from storage_schemas.location import Location
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Digests:
     def forget_below(self, folder: str) -> None:
         """Drop all files below a folder: it was deleted."""
         with self._lock:
-            for path in [path for path in self._files if _below(path, folder)]:
+            for path in [path for path in self._files if below(path, folder)]:
                 del self._files[path]
 
     def below(self, prefixes: Iterable[str] = ("",)) -> dict[str, FileDigest | None]:
@@ -72,7 +60,7 @@ class Digests:
         return {
             path: files[path]
             for path in sorted(files)
-            if any(_below(path, prefix) for prefix in prefixes)
+            if any(below(path, prefix) for prefix in prefixes)
         }
 
 
@@ -81,72 +69,6 @@ def digest_of(data: "bytes | memoryview") -> FileDigest:
     return FileDigest(memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
 
 
-class DigestingStore(WrapperStore[ZarrStore]):
-    """A zarr store in an attempt that records what is written, and tells what goes wrong.
-
-    Parameters
-    ----------
-    store
-        The store that does the work.
-    attempt
-        The attempt's folder.
-    name
-        Path of the store inside the attempt.
-    """
-
-    def __init__(self, store: ZarrStore, attempt: Location, name: str) -> None:
-        super().__init__(store)
-        self._attempt, self._name = attempt, name
-        self._digests = Digests.of(attempt)
-
-    def __reduce__(self) -> tuple[type, tuple[ZarrStore, Location, str]]:
-        """Pickle what is needed elsewhere: another process keeps a record of its own."""
-        return type(self), (self._store, self._attempt, self._name)
-
-    def _with_store(self, store: ZarrStore) -> "DigestingStore":
-        return type(self)(store, self._attempt, self._name)
-
-    def _path(self, key: str) -> str:
-        return f"{self._name}/{key}" if key else self._name
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write a file and record it once it is there."""
-        view = memoryview(value.as_buffer_like())
-        with told(self._attempt / self._path(key), "write"):
-            if view.nbytes < _SMALL:
-                digest = digest_of(view)
-                await self._store.set(key, value)
-            else:
-                digest, _ = await asyncio.gather(
-                    asyncio.to_thread(digest_of, view), self._store.set(key, value)
-                )
-        self._digests.record(self._path(key), digest)
-
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write a file unless it is there; attempts have one writer per file."""
-        if not await self._store.exists(key):
-            await self.set(key, value)
-
-    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
-        await asyncio.gather(*(self.set(key, value) for key, value in values))
-
-    async def delete(self, key: str) -> None:
-        """Delete a file and record that it is empty."""
-        with told(self._attempt / self._path(key), "delete"):
-            await self._store.delete(key)
-        self._digests.record(self._path(key), None)
-
-    async def delete_dir(self, prefix: str) -> None:
-        """Delete a folder and forget its files."""
-        with told(self._attempt / self._path(prefix), "delete"):
-            await self._store.delete_dir(prefix)
-        self._digests.forget_below(self._path(prefix))
-
-    async def clear(self) -> None:
-        """Delete everything and forget it."""
-        await self._store.clear()
-        self._digests.forget_below(self._name)
-
-
-def _below(path: str, folder: str) -> bool:
+def below(path: str, folder: str) -> bool:
+    """Return whether a path is or lies below another; everything lies below the empty path."""
     return not folder or path == folder or path.startswith(folder + "/")

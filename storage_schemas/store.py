@@ -14,8 +14,11 @@ from soapworks.errors import DamagedProductError, InputError, MissingProductErro
 from storage_schemas import housekeeping, leases
 from storage_schemas.attempts import Attempt
 from storage_schemas.location import Location
+from storage_schemas.parts import take_over_parts
 from storage_schemas.products import RECIPE, RECORD, Damage, Product, read_product
 from storage_schemas.recipes import Recipe
+
+__all__ = ["Attempt", "Product", "Store"]
 
 KEY_DIGITS = 12
 """Digits of the key in an address."""
@@ -103,7 +106,7 @@ class Store:
             (address / RECIPE).write_bytes(recipe.canonical_json())
             location = address / f"attempt-{uuid.uuid4().hex[:12]}"
             attempt = Attempt(recipe, location, lease, tuple(damages))
-            attempt.take_over_parts()
+            take_over_parts(location)
         except BaseException:
             lease.release()
             raise

@@ -1,0 +1,118 @@
+"""Parts: what of an attempt is finished, and taking it over from attempts that were abandoned.
+
+::
+
+    attempt-<12 hex>/parts/<part>.json
+        {"format": 1, "part", "files": {path relative to the attempt: {"bytes", "sha256"}}}
+
+A part's note is written after its files, so a part whose note agrees with its files is whole,
+whenever its writer was killed.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from soapworks.errors import DamagedProductError, InputError, MissingProductError
+from storage_schemas.digests import FileDigest, digest_of
+from storage_schemas.location import Location
+from storage_schemas.names import MAX_DOCUMENT_BYTES, PARTIAL, decode
+from storage_schemas.products import ATTEMPT_NAME, FORMAT, PARTS, files_of
+
+
+def take_over_parts(attempt: Location) -> None:
+    """Take over every finished part of earlier attempts that is whole, and nothing else.
+
+    Files become hard links (copies where there are none): whoever still writes into an earlier
+    attempt renames new files into place and does not change the ones taken over.
+
+    Parameters
+    ----------
+    attempt
+        Folder of the new attempt; earlier ones lie beside it.
+    """
+    for name in attempt.parent.names():
+        if ATTEMPT_NAME.fullmatch(name) and name != attempt.name:
+            earlier = attempt.parent / name
+            sizes = earlier.sizes()
+            parts = [path for path in sizes if path.startswith(f"{PARTS}/")]
+            with ThreadPoolExecutor(_readers(attempt)) as readers:
+                wait = [readers.submit(_take_over, attempt, earlier, p, sizes) for p in parts]
+            for done in wait:
+                done.result()
+
+
+def _take_over(attempt: Location, earlier: Location, note: str, sizes: dict[str, int]) -> None:
+    if (attempt / note).size() is not None:
+        return
+    try:
+        data = (earlier / note).read_bytes(limit=MAX_DOCUMENT_BYTES)
+        files = read_part(data, earlier / note)
+        if any(sizes.get(path) != file.bytes for path, file in files.items()):
+            return
+        if any(FileDigest(*(earlier / path).digest()) != file for path, file in files.items()):
+            return
+        for path in files:
+            # Arrays are made anew, around the chunks that are there already.
+            if path.rpartition("/")[2] != "zarr.json":
+                (attempt / path).copy_from(earlier / path)
+        (attempt / note).write_bytes(data, durable=False)
+    except (DamagedProductError, MissingProductError, InputError):
+        return  # torn, changed or being deleted: it is made again
+
+
+@dataclass(frozen=True)
+class Part:
+    """The note of a finished part.
+
+    Attributes
+    ----------
+    note
+        Digest of the note itself.
+    files
+        Path relative to the attempt -> digest of the part's files.
+    """
+
+    note: FileDigest
+    files: dict[str, FileDigest]
+
+
+def read_parts(attempt: Location) -> dict[str, Part]:
+    """Return path of the note -> part, for all finished parts of an attempt.
+
+    Raises
+    ------
+    DamagedProductError
+        If a note cannot be understood.
+    """
+    folder = attempt / PARTS
+    names = [name for name in folder.names() if not name.endswith(PARTIAL)]
+    with ThreadPoolExecutor(_readers(attempt)) as readers:
+        notes = readers.map(
+            lambda name: (folder / name).read_bytes(limit=MAX_DOCUMENT_BYTES), names
+        )
+        return {
+            f"{PARTS}/{name}": Part(digest_of(data), read_part(data, folder / name))
+            for name, data in zip(names, notes, strict=True)
+        }
+
+
+def read_part(data: bytes, where: Location) -> dict[str, FileDigest]:
+    """Return the files of a part's note.
+
+    Raises
+    ------
+    DamagedProductError
+        If it is not one.
+    """
+    note = decode(data, where)
+    if note.get("format") != FORMAT or note.get("part") != where.name.removesuffix(".json"):
+        raise DamagedProductError(f"{where} is not the note of that part.")
+    try:
+        return files_of(note)
+    except InputError as error:
+        raise DamagedProductError(f"{where} is refused: {error}") from error
+
+
+def _readers(location: Location) -> int:
+    # From a bucket one waits for answers, from a disk for the digests.
+    return 16 if location.local_path is None else 4
