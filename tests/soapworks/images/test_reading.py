@@ -1,0 +1,392 @@
+import io
+import re
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from soapworks.errors import ImageError
+from soapworks.images import reading
+from soapworks.images.reading import check_image, read_image
+
+from .photographs import (
+    ASTRONAUT,
+    CHINA,
+    ROCKET,
+    encoded,
+    photograph,
+    png_chunk,
+    png_declaring,
+    sixteen_bit,
+)
+
+GREY = np.asarray(photograph().convert("L"))
+
+
+def pixels(data):
+    return np.asarray(read_image(data))
+
+
+@pytest.mark.parametrize("path", [ASTRONAUT, ROCKET, CHINA], ids=lambda path: path.name)
+def test_photographs_read_as_the_fields_loaders_read_them(path):
+    data = path.read_bytes()
+    image = read_image(data)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(opened.convert("RGB")))
+    assert image.mode == "RGB"
+    assert image.info == {}
+    assert check_image(data) == image.size
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("PPM", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+        ("TIFF", {"big_tiff": True}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_lossless_formats_give_the_pixels_back(file_format, options):
+    data = encoded(photograph(), file_format, **options)
+    np.testing.assert_array_equal(pixels(data), np.asarray(photograph()))
+    assert check_image(data) == (120, 90)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"subsampling": 0}),
+        ("MPO", {}),
+        ("WEBP", {"quality": 95}),
+        ("TIFF", {"compression": "jpeg"}),
+        ("GIF", {}),
+    ],
+)
+def test_lossy_formats_give_nearly_the_pixels_back(file_format, options):
+    data = encoded(photograph(), file_format, **options)
+    errors = pixels(data).astype(int) - np.asarray(photograph())
+    assert np.abs(errors).mean() < 8
+    assert check_image(data) == (120, 90)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "BMP", "PPM"])
+def test_grey_is_repeated_in_all_channels(file_format):
+    image = pixels(encoded(Image.fromarray(GREY), file_format))
+    assert np.ptp(image, axis=2).max() == 0
+    assert np.abs(image[..., 0].astype(int) - GREY).mean() < 6
+
+
+def test_one_bit_is_black_and_white():
+    bits = photograph().convert("1")
+    for file_format in ("PNG", "TIFF", "PPM", "BMP"):
+        expected = np.asarray(bits).astype(np.uint8) * 255
+        np.testing.assert_array_equal(pixels(encoded(bits, file_format))[..., 1], expected)
+
+
+def test_palette_is_looked_up():
+    image = photograph().quantize(64)
+    palette = np.array(image.getpalette()).reshape(-1, 3)
+    np.testing.assert_array_equal(pixels(encoded(image, "PNG")), palette[np.asarray(image)])
+
+
+def test_alpha_is_dropped_not_composited():
+    alpha = Image.linear_gradient("L").resize((120, 90))
+    image = photograph()
+    image.putalpha(alpha)
+    for file_format, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        seen = alpha.point(lambda value: 255 * (value > 0))  # WebP may clear what is invisible
+        shown = np.asarray(seen) > 0
+        data = encoded(image, file_format, **options)
+        np.testing.assert_array_equal(pixels(data)[shown], np.asarray(photograph())[shown])
+
+
+def test_grey_with_alpha():
+    image = Image.fromarray(GREY)
+    image.putalpha(128)
+    np.testing.assert_array_equal(pixels(encoded(image, "PNG"))[..., 2], GREY)
+
+
+def test_transparent_palette_entry_keeps_its_colour():
+    image = photograph().quantize(16)
+    opaque = pixels(encoded(image, "PNG"))
+    np.testing.assert_array_equal(pixels(encoded(image, "PNG", transparency=3)), opaque)
+    np.testing.assert_array_equal(pixels(encoded(image, "PNG", transparency=bytes(16))), opaque)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk_is_not_inverted(file_format):
+    # Pillow writes CMYK JPEGs as Adobe does: inverted, with Adobe's marker.
+    cmyk = photograph().convert("CMYK")
+    data = encoded(cmyk, file_format)
+    ink = 255 - np.asarray(cmyk).astype(float)
+    expected = ink[..., :3] * ink[..., 3:] / 255
+    assert np.abs(pixels(data) - expected).mean() < 8
+    assert (b"Adobe" in data) == (file_format == "JPEG")
+
+
+def test_animation_gives_its_first_frame():
+    frames = [photograph(), Image.new("RGB", (120, 90), "red")]
+    for file_format in ("GIF", "PNG", "WEBP", "TIFF"):
+        data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+        errors = pixels(data).astype(int) - np.asarray(photograph())
+        assert np.abs(errors).mean() < 8
+
+
+def transposed(array, orientation):
+    """Undo an EXIF orientation: rows and columns as the EXIF standard, 4.6.4 A, names them."""
+    steps = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: a.transpose(1, 0, 2)[::-1],
+    }
+    return steps[orientation](array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation(orientation, file_format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    stored = pixels(encoded(photograph(), file_format, **options))
+    data = encoded(photograph(), file_format, exif=exif, **options)
+    upright = transposed(stored, orientation)
+    np.testing.assert_array_equal(pixels(data), upright)
+    assert check_image(data) == upright.shape[1::-1]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_unknown_orientation_counts_as_upright(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert read_image(encoded(photograph(), "JPEG", exif=exif)).size == (120, 90)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_does_not_cost_the_photograph(file_format):
+    stored = pixels(encoded(photograph(), file_format))
+    for block in (b"Exif\0\0", b"Exif\0\0XX*\0\1\2\3\4", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\1\x12"):
+        data = encoded(photograph(), file_format, exif=block)
+        np.testing.assert_array_equal(pixels(data), stored)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(sixteen_bit(photograph())),
+        Image.fromarray(sixteen_bit(photograph()).astype(np.int32)),
+        Image.fromarray((GREY / 255).astype(np.float32)),
+        Image.fromarray(GREY.astype(np.float32)),
+    ],
+    ids=["I;16", "I", "F of 1", "F of 255"],
+)
+def test_wide_samples_are_scaled_not_clipped(image):
+    data = encoded(image, "TIFF")
+    np.testing.assert_array_equal(pixels(data)[..., 0], GREY)
+    assert check_image(data) == (120, 90)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "PPM"])
+def test_sixteen_bit_grey(file_format):
+    image = Image.fromarray(sixteen_bit(photograph()))
+    if file_format == "PPM":
+        image = image.convert("I")
+    np.testing.assert_array_equal(pixels(encoded(image, file_format))[..., 0], GREY)
+
+
+def test_sixteen_bit_colour_png():
+    samples = np.asarray(photograph()).astype(">u2") * 257
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", 120, 90, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    np.testing.assert_array_equal(pixels(data), np.asarray(photograph()))
+
+
+def test_content_counts_not_the_name():
+    assert read_image(encoded(photograph(), "PNG")).size == (120, 90)
+
+
+@pytest.mark.parametrize("reader", [read_image, check_image])
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"These are words.\n", "not an image: neither JPEG, PNG, GIF, BMP, TIFF, WebP nor PNM"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (png_declaring(60000, 60000), r"declares 60000 x 60000 pixels, more than the limit"),
+        (png_declaring(0, 10), "damaged PNG file"),
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (b"GIF89a", "GIF"),
+    ],
+)
+def test_refusals(reader, data, reason):
+    with pytest.raises(ImageError, match=reason):
+        reader(data)
+
+
+@pytest.mark.parametrize("reader", [read_image, check_image])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+def test_every_cut_through_a_jpeg_is_found(reader, options):
+    data = encoded(photograph(), "JPEG", **options)
+    for length in [*range(1, len(data) - 40, 83), *range(len(data) - 40, len(data))]:
+        with pytest.raises(ImageError):
+            reader(data[:length])
+
+
+@pytest.mark.parametrize("reader", [read_image, check_image])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF"])
+def test_half_a_file_is_found(reader, file_format):
+    data = encoded(photograph(), file_format)
+    with pytest.raises(ImageError, match=r"cut short|damaged"):
+        reader(data[: len(data) // 2])
+
+
+def test_flipped_bit_in_a_png_is_found():
+    data = bytearray(encoded(photograph(), "PNG"))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ImageError, match="damaged PNG"):
+        read_image(bytes(data))
+
+
+def declaring_bmp(width, height):
+    data = bytearray(encoded(Image.new("RGB", (1, 1)), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def declaring_tiff(replaced_tag, tag, value):
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "TIFF"))
+    at = data.find(struct.pack("<HHI", replaced_tag, 4, 1), 8)
+    assert at > 0
+    data[at : at + 12] = struct.pack("<HHII", tag, 4, 1, value)
+    return bytes(data)
+
+
+def declaring_webp(width, height):
+    image = Image.new("RGBA", (8, 8), (1, 2, 3, 4))
+    data = bytearray(encoded(image, "WEBP", save_all=True, append_images=[Image.new("L", (8, 8))]))
+    assert data[12:16] == b"VP8X"
+    data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        png_declaring(20000, 20000),
+        declaring_bmp(20000, 20000),
+        b"GIF89a" + struct.pack("<HHBBB", 20000, 20000, 0, 0, 0) + b",\0\0\0\0\1\0\1\0\0\2\1\0\0;",
+        b"P6 20000 20000 255\n",
+        declaring_tiff(256, 256, 20_000_000),
+        declaring_tiff(278, 322, 200_000_000),
+        declaring_webp(20000, 20000),
+    ],
+    ids=["PNG", "BMP", "GIF", "PPM", "TIFF", "TIFF tile", "WebP"],
+)
+def test_bombs_of_every_format_are_refused_before_decoding(bomb, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("was decoded"))
+    with pytest.raises(ImageError, match=r"declares \d+ x \d+ pixels, more than the limit of"):
+        read_image(bomb)
+
+
+def test_webp_canvas_is_checked_before_its_decoder_exists(monkeypatch):
+    monkeypatch.setitem(reading._OPENERS, "WebP", lambda *_: pytest.fail("was opened"))
+    for options in ({"lossless": True}, {"lossless": False}):
+        with pytest.raises(ImageError, match="declares 120 x 90 pixels"):
+            read_image(encoded(photograph(), "WEBP", **options), max_pixels=1000)
+
+
+def test_limit_is_per_call_and_exact():
+    data = encoded(photograph(), "PNG")
+    assert read_image(data, max_pixels=120 * 90).size == (120, 90)
+    with pytest.raises(ImageError, match="limit of 10799"):
+        read_image(data, max_pixels=120 * 90 - 1)
+    assert read_image(data).size == (120, 90)
+
+
+def test_pillows_settings_stay_and_do_not_matter(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_image(encoded(photograph(), "PNG")).size == (120, 90)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_a_process_that_loads_truncated_images_is_told(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ImageError, match="LOAD_TRUNCATED_IMAGES"):
+        read_image(encoded(photograph(), "PNG"))
+
+
+def test_out_of_memory_is_a_reason(monkeypatch):
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setitem(reading._OPENERS, "PNG", exhausted)
+    with pytest.raises(ImageError, match="more memory than there is"):
+        read_image(encoded(photograph(), "PNG"))
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
+def test_huge_compressed_metadata_is_refused_or_left_alone(kind):
+    whole = encoded(photograph(), "PNG")
+    payload = b"name\0\0" + zlib.compress(bytes(200_000_000 // 8))
+    data = whole[:33] + png_chunk(kind, payload) + whole[33:]
+    try:
+        assert read_image(data).size == (120, 90)
+    except ImageError as error:
+        assert len(str(error)) < 200  # noqa: PT017  both outcomes are fine
+
+
+def test_jpeg_of_endless_scans_is_refused():
+    data = encoded(photograph(), "JPEG", progressive=True)
+    last_scan = data[data.rfind(b"\xff\xda") : -2]
+    assert read_image(data[:-2] + last_scan * 3 + data[-2:]).size == (120, 90)
+    with pytest.raises(ImageError, match="more than 200 scans"):
+        read_image(data[:-2] + last_scan * 300 + data[-2:])
+
+
+def test_jpeg_with_something_appended_is_read():
+    data = encoded(photograph(), "JPEG")
+    assert read_image(data + b"\xff\xda\0\2" * 5000).size == (120, 90)
+
+
+def test_reasons_are_one_line_without_addresses():
+    for data in (b"\xff\xd8\xff" + bytes(50), b"BM" + bytes(50), b"II*\0" + bytes(50)):
+        with pytest.raises(ImageError) as caught:
+            read_image(data)
+        assert str(caught.value).isprintable()
+        assert not re.search("0x|object", str(caught.value))
+
+
+def test_warnings_of_pillow_do_not_leak_and_others_stay():
+    with Image.open(io.BytesIO(encoded(photograph(), "TIFF"))) as image:
+        image.tag_v2[700] = b"x"
+        data = encoded(photograph(), "TIFF", tiffinfo=image.tag_v2)
+    at = data.find(struct.pack("<H", 305), 8)
+    broken = bytearray(data)
+    broken[10:12] = struct.pack("<H", 60000)  # a tag that TIFF readers warn of
+    assert at
+    filters = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for length in range(20, len(data), 500):
+            with pytest.raises(ImageError):
+                read_image(bytes(broken[:length]))
+        warnings.warn("ours", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["ours"]
+    assert list(warnings.filters) == filters
