@@ -151,7 +151,7 @@ class Attempt:
         for path, part in read_parts(self.location).items():
             files |= part.files
             files[path] = part.note
-        for path, digest in self._digests.below().items():
+        for path, digest in self._digests.written().items():
             if digest is not None:
                 files[path] = digest
         found = self.location.sizes()

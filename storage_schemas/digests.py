@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,13 +46,14 @@ class Digests:
         with self._lock:
             self._files[path] = digest
 
-    def forget_below(self, folder: str) -> None:
-        """Drop all files below a folder: it was deleted."""
+    def forget(self, folder: str, *, kept: Set[str]) -> None:
+        """Drop all files below a folder that was deleted, except those that were kept."""
         with self._lock:
-            for path in [path for path in self._files if below(path, folder)]:
-                del self._files[path]
+            for path in list(self._files):
+                if below(path, folder) and path not in kept:
+                    del self._files[path]
 
-    def below(self, prefixes: Iterable[str] = ("",)) -> dict[str, FileDigest | None]:
+    def written(self, prefixes: Iterable[str] = ("",)) -> dict[str, FileDigest | None]:
         """Return the files at or below any of the paths, sorted; the empty path is everything."""
         with self._lock:
             files = dict(self._files)

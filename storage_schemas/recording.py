@@ -90,7 +90,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
                 for name in names:
                     if self._path(name) not in kept:
                         await self._store.delete(name)
-        self._digests.forget_below(folder, kept)
+        self._digests.forget(folder, kept=kept)
 
     async def clear(self) -> None:
         """Delete everything that belongs to no finished part."""

@@ -76,7 +76,7 @@ class AttemptWriter:
         """
         digests, files = Digests.of(self.attempt), dict[str, FileDigest]()
         for prefix in files_prefixes:
-            written = digests.below([safe_path(prefix.rstrip("/"))])
+            written = digests.written([safe_path(prefix.rstrip("/"))])
             if not written:
                 raise InputError(
                     f"Part {part} cannot be finished: this process wrote no file {prefix!r} in "
