@@ -152,7 +152,6 @@ def create_array(
         fill_value=0,
         dimension_names=spec.dims or None,
         attributes={"meaning": spec.meaning},
-        overwrite=True,
         # An all-zero chunk is written like any other: a missing file always means damage.
         config={"write_empty_chunks": True},
     )

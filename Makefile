@@ -1,0 +1,39 @@
+# Everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test lint lock clean
+
+setup: $(READY)
+
+# uv installs from its cache in seconds; where it cannot (an index that only pip is told of), pip does.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "soapworks needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet -r requirements.lock \
+	  || $(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# The main job on what ships with the project: two small models, all layers, on scenes.
+demo: $(READY)
+	$(BIN)/python -m soapworks.zoo.scenes demo/scenes
+	$(BIN)/soapworks score zoo:pocket_mim zoo:pocket_supervised --images demo/scenes --store demo/store
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report=term -m "not faults"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:
+	uv pip compile --quiet --universal --fork-strategy fewest --no-emit-index-url --no-header \
+	  --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) demo build .coverage .mypy_cache .pytest_cache .ruff_cache
