@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import timm
@@ -53,11 +54,11 @@ def main() -> None:
         # One round to warm up: caches, oneDNN's choices, pages.
         for first in range(-options.batch, options.n, options.batch):
             start = max(first, 0)
-            images, noise = timed(lambda start=start: make(start), device)
+            images, noise = timed(partial(make, start), device)
             spent: dict[object, float] = {"noise": noise}
             for precision, net in models.items():
                 batch = images.to(precision)
-                spent[precision] = timed(lambda net=net, batch=batch: net(batch), device)[1]
+                spent[precision] = timed(partial(net, batch), device)[1]
             if first >= 0:
                 for name, seconds in spent.items():
                     times[name].append(seconds / options.batch)
