@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -60,8 +61,9 @@ def load_weights(
     _note_trained_size(model, architecture, tensors)
     what = f"The weights of {where} do not fit {architecture.name}"
     try:
-        # timm's conversion changes the mapping it is given and may print.
-        with redirect_stdout(io.StringIO()), torch.no_grad():
+        # timm's conversion changes the mapping it is given, may print, and warns of its own code.
+        with redirect_stdout(io.StringIO()), torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"timm\.")
             converted = _conversion(architecture.name)(dict(tensors), model)
     except _MISFITS as error:
         # The names and shapes say more than the place where timm stumbled over them.

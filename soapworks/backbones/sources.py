@@ -8,8 +8,12 @@ import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from ssl import SSLError
+from textwrap import shorten
 from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 from soapworks.backbones.weight_files import SUFFIXES, has_weights_suffix
 from soapworks.errors import CheckpointError
@@ -120,6 +124,8 @@ def find_on_hub(repository: str, names: Sequence[str], *, name: str) -> Path:
         cached = try_to_load_from_cache(repo_id, file_name, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
+    if not constants.HF_HUB_OFFLINE and (silence := _no_answer(constants.ENDPOINT)):
+        raise _unreachable(name, repository, constants.HF_HUB_CACHE, silence) from silence
     for file_name in names:
         try:
             return Path(hf_hub_download(repo_id, file_name, revision=revision or None))
@@ -148,8 +154,26 @@ def _find_by_url(url: str, name: str) -> Path:
     return path
 
 
+def _no_answer(url: str) -> OSError | None:
+    """Why a server cannot be reached at all, None if it answers in whatever way.
+
+    The hub's client would try for half a minute and log each attempt.
+    """
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=10):
+            return None
+    except HTTPError:
+        return None
+    except URLError as error:
+        reason = error.reason if isinstance(error.reason, OSError) else error
+    except OSError as error:
+        reason = error
+    # Certificates are the client's affair: it may know authorities that urllib does not.
+    return None if isinstance(reason, SSLError) else reason
+
+
 def _unreachable(name: str, origin: str, cache: str, error: Exception) -> CheckpointError:
-    reason = (str(error).strip().splitlines() or [""])[0][:160].rstrip(" .")
+    reason = shorten(str(error), 160, placeholder=" ...").rstrip(" .")
     return CheckpointError(
         f"The weights of {name!r} ({origin}) are not in the cache {cache} and could not be "
         f"downloaded ({type(error).__name__}: {reason}): try again with a network, or pass a "
