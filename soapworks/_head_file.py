@@ -121,7 +121,7 @@ def find(path: str | os.PathLike[str]) -> Path:
         )
     try:
         attempt = json.loads(record.read_text())["attempt"]
-        usable = attempt == Path(attempt).name
+        usable = attempt == Path(attempt).name and attempt not in ("", "..")
     except (ValueError, KeyError, TypeError) as error:
         raise HeadError(f"{record} names no attempt; {_CURE}") from error
     if not usable:
