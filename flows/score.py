@@ -54,8 +54,8 @@ def score_checkpoints(
             options=options or RunOptions(),
         )
         (manifest,) = index_images(request)
-        request = request.model_copy(update={"manifest": manifest})
-        identify_checkpoint(request)
+        (identity,) = identify_checkpoint(request)
+        request = request.model_copy(update={"manifest": manifest, "identity": identity})
         plan = plan_of(request)
         store = request.store()
         missing = find_missing(store, plan)

@@ -6,9 +6,8 @@ store knows, so any process that reaches the store can do any stage.
 
 from functools import lru_cache
 
-from soapworks.errors import MissingProductError
 from storage_schemas.store import Store
-from tasks.identify import known_identity, read_identity
+from tasks.identify import read_identity
 from tasks.index_images import read_manifest
 from tasks.planning import CheckpointPlan, plan_checkpoint
 from tasks.settings import RunOptions, ScoreSettings, Settings
@@ -25,6 +24,8 @@ class ScoreRequest(Settings):
     """Folder of photographs, as a path or URL."""
     manifest: str = ""
     """Key of the photographs' manifest, once they are indexed."""
+    identity: str = ""
+    """Key of the checkpoint's identity, once it is identified."""
     settings: ScoreSettings = ScoreSettings()
     options: RunOptions = RunOptions()
 
@@ -40,14 +41,9 @@ def plan_of(request: ScoreRequest) -> CheckpointPlan:
     Raises
     ------
     MissingProductError
-        Where identity or manifest are not in the store, or the checkpoint's file has changed.
+        Where identity or manifest are not in the store.
     """
     store = request.store()
-    identity = known_identity(store, request.checkpoint, request.architecture)
-    if identity is None:
-        raise MissingProductError(
-            f"{request.checkpoint} was changed or removed while the run was under way: run the "
-            "same command again."
-        )
+    identity = read_identity(store.product(request.identity))
     manifest = read_manifest(store.product(request.manifest))
-    return plan_checkpoint(read_identity(identity), manifest, request.settings)
+    return plan_checkpoint(identity, manifest, request.settings)

@@ -1,0 +1,99 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import stages
+from tasks.events import Event, StageAdvanced, listening
+from tasks.planning import find_missing
+from tasks.request import ScoreRequest, plan_of
+from tasks.settings import RunOptions, ScoreSettings
+from tasks.summarize import summarize
+from tests.small import write_checkpoint, write_photographs
+
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    return write_photographs(tmp_path / "photographs", 21)
+
+
+@pytest.fixture
+def request_of(checkpoint: Path, photographs: Path, tmp_path: Path) -> Callable[..., ScoreRequest]:
+    """Make a request whose options and settings are small; any can be overridden."""
+
+    def make(**changes: Any) -> ScoreRequest:
+        options = {"store": str(tmp_path / "store"), "device": "cpu", "batch_size": 4, "workers": 2}
+        settings = {"synthetic_images": 10, "block_images": 4, "segment_images": 8}
+        fields: dict[str, Any] = {"checkpoint": str(checkpoint), "images": str(photographs)}
+        for name, value in changes.items():
+            for known, group in ((RunOptions, options), (ScoreSettings, settings)):
+                if name in known.model_fields:
+                    group[name] = value
+            if name in ScoreRequest.model_fields:
+                fields[name] = value
+        return ScoreRequest(
+            **fields, settings=ScoreSettings(**settings), options=RunOptions(**options)
+        )
+
+    return make
+
+
+def run_stages(request: ScoreRequest) -> list[dict[str, Any]]:
+    """Do what the flow does, without Prefect; return the summary."""
+    (manifest,) = stages.index_stage(request).keys
+    (identity,) = stages.identify_stage(request).keys
+    request = request.model_copy(update={"manifest": manifest, "identity": identity})
+    plan = plan_of(request)
+    missing = find_missing(request.store(), plan)
+    for domain in ("real", "synthetic"):
+        stages.extract_stage(request, domain)
+    for layer in plan.layers:
+        for stage in (stages.pca_stage, stages.score_stage, stages.head_stage):
+            stage(request, layer.subject.layer)
+    return summarize(request.store(), plan, missing)
+
+
+class Forwards:
+    """How many images went through how many blocks of the network."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, tuple[str, ...]]] = []
+
+    @property
+    def n_images(self) -> int:
+        return sum(n for n, _ in self.calls)
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> Forwards:
+    """Record every forward pass."""
+    from soapworks.backbones import Backbone
+
+    seen = Forwards()
+    original = Backbone.features
+
+    def features(self: Backbone, images: Any, layers: Any) -> Any:
+        seen.calls.append((len(images), tuple(layers)))
+        return original(self, images, layers)
+
+    monkeypatch.setattr(Backbone, "features", features)
+    return seen
+
+
+@pytest.fixture
+def events() -> Iterator[list[Event]]:
+    seen: list[Event] = []
+    with listening(seen.append):
+        yield seen
+
+
+def advanced(events: list[Event], stage: str) -> int:
+    return sum(e.n for e in events if isinstance(e, StageAdvanced) and e.stage == stage)
