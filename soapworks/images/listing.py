@@ -154,8 +154,17 @@ class ImageFolder:
 
     def _read_remote(self, path: str, max_bytes: int) -> bytes:
         system, root = _remote(self.url)
-        with system.open(f"{root}/{path}", "rb", cache_type="none") as file:
-            return file.read(max_bytes + 1)
+        place = f"{root}/{path}"
+        # One ranged request. Opening a file would trust sizes and ETags of an earlier listing.
+        try:
+            return bytes(system.cat_file(place, start=0, end=max_bytes + 1))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            system.invalidate_cache()
+            if system.size(place) == 0:  # of an empty object no range can be had
+                return b""
+            raise
 
 
 def open_folder(url: str | Path) -> ImageFolder:

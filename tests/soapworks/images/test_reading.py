@@ -373,6 +373,22 @@ def test_reasons_are_one_line_without_addresses():
         assert not re.search("0x|object", str(caught.value))
 
 
+def test_what_changes_from_run_to_run_is_left_out_of_the_reason(monkeypatch):
+    def failing(file, _):
+        raise OSError(f"cannot do\n{file!r} at 0x7f3a " + "x" * 500)
+
+    monkeypatch.setitem(reading._OPENERS, "PNG", failing)
+    reasons = set()
+    for data in (encoded(photograph(), "PNG"), encoded(photograph(), "PNG")):
+        with pytest.raises(ImageError) as caught:
+            read_image(data)
+        reasons.add(str(caught.value))
+    assert len(reasons) == 1
+    (reason,) = reasons
+    assert reason.startswith("damaged PNG file: cannot do  at  xxx")
+    assert len(reason) < 130
+
+
 def test_warnings_of_pillow_do_not_leak_and_others_stay():
     with Image.open(io.BytesIO(encoded(photograph(), "TIFF"))) as image:
         image.tag_v2[700] = b"x"
