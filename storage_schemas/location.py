@@ -249,7 +249,7 @@ def told_error(location: Location, doing: str, error: Exception) -> StoreError:
             f"{where}: permission denied; check the rights and credentials for this store, or "
             "choose another with --store."
         )
-    if isinstance(error, FileNotFoundError) and doing != "write":
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) and doing != "write":
         return MissingProductError(f"{location} is not there.")
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return StoreError(

@@ -40,6 +40,10 @@ ATTEMPT_NAME = re.compile(r"attempt-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class LaterFormatError(StoreError):
+    """A product that a later soapworks made, in a format that this one does not know."""
+
+
 @dataclass(frozen=True)
 class Damage:
     """One file that is not as it was published.
@@ -216,8 +220,8 @@ def read_product(address: Location, key: str | None = None) -> Product | None:
     ------
     DamagedProductError
         If the completion record cannot be understood.
-    StoreError
-        If it was written by a later version.
+    LaterFormatError
+        If it was written by a later version: it is no damage, and is left alone.
     """
     file = address / RECORD
     try:
@@ -226,7 +230,7 @@ def read_product(address: Location, key: str | None = None) -> Product | None:
         return None
     version = record.get("format")
     if isinstance(version, int) and version > FORMAT:
-        raise StoreError(
+        raise LaterFormatError(
             f"{file} has format {version}, made by a later soapworks than this one, which knows "
             f"{FORMAT}: upgrade soapworks or choose another store."
         )

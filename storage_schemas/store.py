@@ -15,7 +15,7 @@ from storage_schemas import housekeeping, leases
 from storage_schemas.attempts import Attempt
 from storage_schemas.location import Location
 from storage_schemas.parts import take_over_parts
-from storage_schemas.products import RECIPE, RECORD, Damage, Product, read_product
+from storage_schemas.products import RECIPE, RECORD, Damage, LaterFormatError, Product, read_product
 from storage_schemas.recipes import Recipe
 
 __all__ = ["Attempt", "Product", "Store"]
@@ -250,7 +250,7 @@ class Store:
         for address in self.addresses(kind):
             try:
                 product = read_product(address)
-            except DamagedProductError as error:
+            except (DamagedProductError, LaterFormatError) as error:
                 yield Damage(f"{address.parent.name}/{address.name}/{RECORD}", str(error))
                 continue
             if product is not None:

@@ -1,0 +1,226 @@
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from soapworks.errors import StoreError
+from storage_schemas import heartbeats, leases, processes
+from storage_schemas.disk import Disk
+from storage_schemas.leases import LeaseLostError, acquire, holding, numbers
+from storage_schemas.location import Location
+from tests.storage_schemas.toys import DEADLINE, Toy
+
+
+@pytest.fixture
+def folder(tmp_path) -> Location:
+    return Location.parse(tmp_path / "kind" / "product")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The observer's own clock, moved by hand."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(leases, "time", clock)
+    return clock
+
+
+def put(folder: Location, number: int = 1, **fields: object) -> Location:
+    """Write the lease of a holder on another machine."""
+    content = {"format": 1, "token": "other", "beat": 0, "seconds": 10.0, "host": "elsewhere"}
+    file = folder / f"lease-{number:06d}.json"
+    file.write_bytes(json.dumps({**content, **fields}).encode())
+    return file
+
+
+def until(condition) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_one_holds_and_gives_back(folder):
+    lease = acquire(folder, 5)
+    assert acquire(folder, 5) is None
+    assert f"pid {os.getpid()}" in str(holding(folder))
+    lease.check()
+    lease.release()
+    lease.release()
+    assert numbers(folder) == []
+    with pytest.raises(LeaseLostError, match="kind/product"):
+        lease.check()
+    acquire(folder, 5).release()
+
+
+def test_a_lease_expires_by_the_observers_clock(folder, clock):
+    put(folder)
+    assert not holding(folder).expired
+    clock.now += 9.9
+    assert acquire(folder, 5) is None
+    clock.now += 0.2
+    lease = acquire(folder, 5)
+    assert numbers(folder) == [2]
+    lease.release()
+
+
+def test_a_sign_of_life_starts_the_time_anew(folder, clock):
+    put(folder, beat=0)
+    for beat in range(1, 5):
+        assert not holding(folder).expired
+        clock.now += 9
+        put(folder, beat=beat)
+    assert not holding(folder).expired
+
+
+@pytest.mark.parametrize("seconds", [None, "x", -1, True, float("1e300")])
+def test_a_lease_with_nonsense_expires_too(folder, clock, seconds):
+    put(folder, seconds=seconds)
+    assert not holding(folder, default_seconds=60).expired
+    clock.now += leases.MAX_SECONDS + 1
+    assert holding(folder, default_seconds=60).expired
+
+
+def test_an_unreadable_lease_expires_too(folder, clock):
+    (folder / "lease-000003.json").write_bytes(b"{")
+    assert not holding(folder).expired
+    clock.now += 61
+    lease = acquire(folder, 5)
+    assert numbers(folder) == [4]
+    lease.release()
+
+
+def test_the_heartbeat_is_seen(folder):
+    lease = acquire(folder, 0.4)
+    first = lease.file.read_bytes()
+    until(lambda: json.loads(lease.file.read_bytes())["beat"] >= 3)
+    assert lease.file.read_bytes() != first
+    assert not lease.lost
+    lease.release()
+
+
+def test_one_thread_for_all_leases_and_none_without(tmp_path):
+    def beating() -> int:
+        return sum(thread.name == "leases" for thread in threading.enumerate())
+
+    until(lambda: beating() == 0)
+    held = [acquire(Location.parse(tmp_path / name), 1) for name in "abc"]
+    assert beating() == 1
+    for lease in held:
+        lease.release()
+    until(lambda: beating() == 0)
+
+
+@pytest.mark.parametrize("how", ["gone", "other token", "higher number", "torn"])
+def test_a_holder_learns_that_it_lost(folder, how):
+    lease = acquire(folder, 0.2)
+    if how == "gone":
+        lease.file.delete()
+    elif how == "other token":
+        put(folder, 1)
+    elif how == "torn":
+        lease.file.write_bytes(b"{")
+    else:
+        put(folder, 2)
+    until(lambda: lease.lost)
+    before = folder.names()
+    lease.release()
+    assert folder.names() == before
+    if how == "higher number":
+        assert numbers(folder) == [2]
+
+
+def test_storage_that_fails_for_long_counts_as_lost(folder, monkeypatch):
+    lease = acquire(folder, 0.4)
+
+    def fail(*_args, **_kwargs):
+        raise OSError("gone away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", fail)
+        lease.beat()
+        assert not lease.lost
+        until(lambda: lease.lost)
+    heartbeats.stop(lease)
+
+
+def test_storage_that_fails_for_a_moment_does_not(folder, monkeypatch):
+    lease = acquire(folder, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", lambda *_args, **_kw: (_ for _ in ()).throw(OSError("blip")))
+        lease.beat()
+    lease.beat()
+    lease.check()
+    lease.release()
+
+
+def test_processes_are_judged_on_this_machine_alone():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    told = {**processes.this_process(), "pid": child.pid}
+    alive = {**told, "started": processes._started(child.pid)}
+    assert not processes.is_dead(alive)
+    assert processes.is_dead({**alive, "started": "1"})  # its number was given away
+    child.kill()
+    until(lambda: processes.is_dead(alive))  # a corpse that nobody fetched yet is dead
+    child.communicate()
+    assert processes.is_dead(alive)
+    for field in ("host", "boot", "namespace"):
+        assert not processes.is_dead({**alive, field: "another"})
+    for pid in (None, "1", 0, -1, True, 2**40):
+        assert not processes.is_dead({**alive, "pid": pid})
+
+
+def test_a_dropped_attempt_gives_its_lease_back(store):
+    attempt = store.claim(Toy())
+    assert store.claim(Toy()) is None
+    del attempt
+    gc.collect()
+    with store.claim(Toy()) as attempt:
+        assert not attempt.lost
+
+
+@pytest.mark.parametrize("end", ["leave", "raise", "SIGTERM"])
+def test_no_lease_outlives_its_process(store, end):
+    script = f"""
+import os, signal, sys
+from tests.storage_schemas.toys import Toy
+from storage_schemas.store import Store
+attempt = Store({store.url!r}, lease_seconds=3600).claim(Toy())
+print(attempt.location.name, flush=True)
+if {end!r} == "raise":
+    raise RuntimeError("on purpose")
+if {end!r} == "SIGTERM":
+    sys.stdin.readline()
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdout.readline().startswith(b"attempt-")
+    if end == "SIGTERM":
+        assert numbers(store.address(Toy())) == [1]
+        child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=DEADLINE)
+    assert child.returncode == {"leave": 0, "raise": 1, "SIGTERM": 143}[end]
+    assert numbers(store.address(Toy())) == []
+
+
+def test_held_refuses_while_another_works(folder):
+    put(folder)
+    refused = pytest.raises(StoreError, match=r"is being worked on \(host elsewhere")
+    with refused, leases.held(folder, 5):
+        pass
