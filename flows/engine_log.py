@@ -1,0 +1,79 @@
+"""How log lines look while Prefect runs a command: few, short, on stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+_CHATTY = ("httpx", "httpcore", "distributed")
+_RUNS = ("prefect.flow_runs", "prefect.task_runs")
+_SENDERS = ("EventsWorker", "APILogWorker")
+_ENDINGS = ("Encountered exception", "Task run failed", "Crash detected", "Finished in state")
+
+
+class ShortFormatter(logging.Formatter):
+    """``warning: [run's name] message``, with a traceback only when asked for."""
+
+    def __init__(self, *, tracebacks: bool) -> None:
+        super().__init__()
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        name = getattr(record, "task_run_name", None) or getattr(record, "flow_run_name", None)
+        subject = f"[{name}] " if name and name != "unknown" else ""
+        line = f"{record.levelname.lower()}: {subject}{record.getMessage()}"
+        if self._tracebacks and record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class StderrHandler(logging.Handler):
+    """Write to whatever ``sys.stderr`` is at that moment, so that lines go above progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except (OSError, ValueError):  # a closed stderr must not end the run
+            self.handleError(record)
+
+
+@contextmanager
+def short_log_lines(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Show warnings and errors in one line each inside the block; put all back after.
+
+    Parameters
+    ----------
+    quiet
+        Errors only.
+    verbose
+        Prefect's own reports and tracebacks too.
+    """
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    handler = StderrHandler(
+        logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    )
+    handler.setFormatter(ShortFormatter(tracebacks=verbose))
+    if not verbose:
+        handler.addFilter(_is_news)
+    root = logging.getLogger()
+    replaced = [h for h in root.handlers if isinstance(h, PrefectConsoleHandler)]
+    with ExitStack() as stack:
+        for name in _CHATTY:
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
+        for old in replaced:
+            root.removeHandler(old)
+            stack.callback(root.addHandler, old)
+        root.addHandler(handler)
+        stack.callback(root.removeHandler, handler)
+        yield
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a record says what neither the ending exception nor progress will say."""
+    told = record.name.startswith(_RUNS) and record.getMessage().startswith(_ENDINGS)
+    return not told and record.name not in _SENDERS  # how much is left to send to the server
