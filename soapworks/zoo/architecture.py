@@ -9,7 +9,7 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 MODEL_ARGS: dict[str, Any] = {"img_size": 96, "patch_size": 8, "depth": 6}
@@ -123,6 +123,6 @@ def publish(encoder: torch.nn.Module, folder: Path, tag: str) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "model.safetensors.partial"
-    save_file(state, partial, metadata={"format": "pt"})
+    partial.write_bytes(save(state, metadata={"format": "pt"}))
     partial.replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,10 @@ class Schedule:
     n_warmup: int = 150
     """Updates over which the learning rate rises linearly."""
     learning_rate: float = 1e-3
-    """Peak; falls to zero along half a cosine."""
+    """Peak."""
+    decay_share: float = 1.0
+    """Last share of the updates after warm-up over which the rate falls along half a cosine to 0;
+    before them it stays at its peak, and a run may still be made longer or shorter."""
     weight_decay: float = 0.05
     """AdamW's, on matrices alone."""
     seed: int = 0
@@ -42,8 +45,17 @@ class Schedule:
         """Return the learning rate of a step, counted from 0."""
         if step < self.n_warmup:
             return self.learning_rate * (step + 1) / self.n_warmup
-        done = (step - self.n_warmup) / max(1, self.n_steps - self.n_warmup)
+        n_falling = max(1.0, self.decay_share * (self.n_steps - self.n_warmup))
+        done = max(0.0, 1 - (self.n_steps - step) / n_falling)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def continues(self, earlier: "Schedule", n_done: int) -> bool:
+        """Return whether `n_done` updates of another schedule are the same updates as this one's.
+
+        Two schedules that differ in length alone agree until the first of them lets the rate fall.
+        """
+        same = replace(earlier, n_steps=self.n_steps, decay_share=self.decay_share) == self
+        return same and all(self.rate(i) == earlier.rate(i) for i in range(n_done))
 
 
 class Trainer:
@@ -131,11 +143,11 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> bool:
-        """Go on from a checkpoint of the same schedule; return whether there was one."""
+        """Go on from a checkpoint that this schedule continues; return whether there was one."""
         if not path.is_file():
             return False
         state = torch.load(path, weights_only=True)
-        if state["schedule"] != asdict(self.schedule):
+        if not self.schedule.continues(Schedule(**state["schedule"]), state["n_done"]):
             return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -155,8 +167,18 @@ class Trainer:
     help="Rendered scenes and the checkpoint that an interrupted run resumes from.",
 )
 @click.option("--steps", type=int, default=3000, show_default=True)
+@click.option(
+    "--stop-after", type=int, help="Publish after this many steps, wherever the schedule is then."
+)
 @click.option("--batch-size", type=int, default=64, show_default=True)
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option(
+    "--decay-share",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Last share of the steps over which the learning rate falls to 0.",
+)
 @click.option("--weight-decay", type=float, default=0.05, show_default=True)
 @click.option("--scenes", type=int, default=24_000, show_default=True, help="Scenes to train on.")
 @click.option("--held-out", type=int, default=512, show_default=True, help="Scenes to measure on.")
@@ -168,8 +190,10 @@ def main(
     out: Path,
     cache: Path,
     steps: int,
+    stop_after: int | None,
     batch_size: int,
     learning_rate: float,
+    decay_share: float,
     weight_decay: float,
     scenes: int,
     held_out: int,
@@ -183,6 +207,7 @@ def main(
         n_steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        decay_share=decay_share,
         weight_decay=weight_decay,
         seed=seed,
     )
@@ -192,9 +217,10 @@ def main(
     checkpoint = cache / f"{objective}-seed{seed}.pt"
     trainer.resume(checkpoint)
     losses: list[float] = []
-    while trainer.n_done < steps:
+    last = min(steps, stop_after or steps)
+    while trainer.n_done < last:
         losses.append(trainer.step())
-        if trainer.n_done % every and trainer.n_done != steps:
+        if trainer.n_done % every and trainer.n_done != last:
             continue
         measured = {"step": trainer.n_done, "loss": float(np.mean(losses))}
         measured |= trainer.evaluate(unseen) | {"seconds": round(trainer.seconds, 1)}

@@ -151,6 +151,21 @@ def test_learning_rate_warms_up_and_falls_along_half_a_cosine():
     assert schedule.rate(110) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_learning_rate_stays_at_its_peak_until_the_last_share():
+    schedule = Schedule(n_steps=110, n_warmup=10, learning_rate=2.0, decay_share=0.5)
+    assert schedule.rate(10) == schedule.rate(60) == pytest.approx(2.0)
+    assert schedule.rate(85) == pytest.approx(1.0)
+    assert schedule.rate(110) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_run_may_be_made_longer_until_its_rate_falls():
+    short = Schedule(n_steps=110, n_warmup=10, decay_share=0.5)
+    longer = Schedule(n_steps=210, n_warmup=10, decay_share=0.5)
+    assert longer.continues(short, 61)
+    assert not longer.continues(short, 62)
+    assert not Schedule(n_steps=110, n_warmup=10, decay_share=0.5, seed=1).continues(short, 5)
+
+
 def test_cached_scenes_are_the_rendered_ones_and_are_rendered_once(tmp_path, monkeypatch):
     made = load_scenes(tmp_path, 3, size=16, seed=7, n_workers=0)
     for index in range(3):
@@ -165,6 +180,15 @@ def test_cached_scenes_are_the_rendered_ones_and_are_rendered_once(tmp_path, mon
     monkeypatch.setattr("soapworks.zoo.cache._render", refuse)
     again = load_scenes(tmp_path, 3, size=16, seed=7)
     np.testing.assert_array_equal(made.images, again.images)
+
+
+def test_command_stops_after_the_steps_asked_for_and_goes_on_later(tmp_path):
+    arguments = ["mim", "--out", tmp_path / "out", "--cache", tmp_path / "cache", "--steps", 3]
+    arguments += ["--scenes", 64, "--held-out", 64, "--batch-size", 2]
+    run = [str(a) for a in arguments]
+    first = CliRunner().invoke(main, [*run, "--stop-after", "1"], catch_exceptions=False)
+    second = CliRunner().invoke(main, run, catch_exceptions=False)
+    assert [json.loads(done.stdout)["step"] for done in (first, second)] == [1, 3]
 
 
 @pytest.mark.parametrize("objective", ["mim", "supervised"])
