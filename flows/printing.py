@@ -14,6 +14,7 @@ from storage_schemas.recipes import RECIPES
 from storage_schemas.store import Product
 from storage_schemas.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
 from tasks.project import Projection
+from tasks.sizes import size
 from tasks.summarize import COLUMNS
 
 PLAIN_WIDTH = 160
@@ -133,18 +134,6 @@ def cell(name: str, value: Any) -> str:
     if "share" in name:
         return f"{value:.1%}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def size(n_bytes: int | None) -> str:
-    """Return a number of bytes in words."""
-    if n_bytes is None:
-        return "unlimited"
-    value = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def console() -> Console:

@@ -14,6 +14,7 @@ from storage_schemas.recipes import MomentsRecipe, PcaRecipe
 from storage_schemas.store import Attempt, Product, Store
 from tasks.dask_compute import compute, reduce_tree
 from tasks.obtain import obtain
+from tasks.sizes import size
 
 COPIES = 4
 """Copies of a range of tokens alive at once: stored, float32, centred, and responses."""
@@ -50,8 +51,8 @@ def images_per_range(
     if n < 1:
         raise ResourceError(
             f"the statistics of {channels} channels on a {rows} x {columns} grid need at least "
-            f"{(fixed + one) * workers / 1e6:.0f} MB on {workers} threads; the limit is "
-            f"{memory / 1e6:.0f} MB: raise --memory or lower --workers."
+            f"{size((fixed + one) * workers)} on {workers} threads; the limit is "
+            f"{size(memory)}: raise --memory or lower --workers."
         )
     return min(int(n), block_images)
 

@@ -7,6 +7,7 @@ from soapworks.errors import ResourceError
 from storage_schemas.recipes import FeaturesRecipe
 from storage_schemas.store import Store
 from tasks.planning import CheckpointPlan, Missing
+from tasks.sizes import size
 
 FLOAT64 = 8
 TABLE_ROW_BYTES = 100
@@ -121,8 +122,8 @@ def refuse_if_too_large(projection: Projection, store: Store) -> None:
     wanted, free = projection.total_bytes, projection.free_bytes
     if free is not None and wanted > free:
         raise ResourceError(
-            f"this run would write {wanted / 1e9:.2f} GB into {store.url}, which has "
-            f"{free / 1e9:.2f} GB free: make room, ask for fewer layers or images "
+            f"this run would write {size(wanted)} into {store.url}, which has {size(free)} free: "
+            "make room, ask for fewer layers or images "
             "(--layers, --max-images), or choose another --store."
         )
 
