@@ -16,22 +16,12 @@ from soapworks.errors import InputError, StoreError
 from storage_schemas.digests import Digests, FileDigest
 from storage_schemas.leases import Lease, LeaseLostError
 from storage_schemas.location import Location
-from storage_schemas.names import (
-    PARTIAL,
-)
+from storage_schemas.names import PARTIAL
 from storage_schemas.parts import read_parts
 from storage_schemas.processes import this_machine
-from storage_schemas.products import (
-    ATTEMPT_NAME,
-    FORMAT,
-    RECORD,
-    Damage,
-    Product,
-    as_json,
-    encode_record,
-    read_product,
-)
+from storage_schemas.products import Damage, Product, read_product
 from storage_schemas.recipes import Recipe
+from storage_schemas.records import ATTEMPT_NAME, FORMAT, RECORD, as_json, encode_record
 from storage_schemas.writers import AttemptWriter
 
 _READERS = 4

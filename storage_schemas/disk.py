@@ -48,11 +48,11 @@ class Disk:
             _unlink(aside)
             raise
         if durable:
-            _sync_folder(path)
+            _sync_folder(str(Path(path).parent))
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool) -> bool:
         """Write the file whole if there is none; False if there is one."""
-        aside = _write_aside(path, data, durable=True)
+        aside = _write_aside(path, data, durable=durable)
         try:
             os.link(aside, path)
         except FileExistsError:
@@ -63,7 +63,8 @@ class Disk:
             return _create_without_links(path, data)
         finally:
             _unlink(aside)
-        _sync_folder(path)
+        if durable:
+            _sync_folder(str(Path(path).parent))
         return True
 
     def copy(self, source: str, target: str) -> None:
@@ -122,10 +123,11 @@ class Disk:
 
     def sync(self, path: str, files: list[str]) -> None:
         """Make files below a folder durable: after a power cut they are whole."""
-        folders = {f"{path}/{name}".rpartition("/")[0] for name in files}
-        for name in [f"{path}/{name}" for name in files] + sorted(folders):
-            with _open(name) as fd:
+        for name in files:
+            with _open(f"{path}/{name}") as fd:
                 os.fsync(fd)
+        for folder in sorted({f"{path}/{name}".rpartition("/")[0] for name in files}):
+            _sync_folder(folder)
 
     def delete(self, path: str) -> None:
         """Delete a file or a folder with all below; missing is fine."""
@@ -225,9 +227,9 @@ def _open_regular(path: str) -> Iterator[int]:
         yield fd
 
 
-def _sync_folder(path: str) -> None:
-    # Some network file systems cannot sync a folder; the rename is atomic there all the same.
-    with contextlib.suppress(OSError), _open(str(Path(path).parent)) as fd:
+def _sync_folder(folder: str) -> None:
+    # Some network file systems cannot sync a folder; a rename is atomic there all the same.
+    with contextlib.suppress(OSError), _open(folder) as fd:
         os.fsync(fd)
 
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 from soapworks.errors import DamagedProductError, InputError, StoreError
 from storage_schemas import leases
+from storage_schemas.holdings import holding
 from storage_schemas.location import Location
 from storage_schemas.names import PARTIAL
-from storage_schemas.products import ATTEMPT_NAME, RECIPE, RECORD, Product, read_product
+from storage_schemas.products import Product, read_product
+from storage_schemas.records import ATTEMPT_NAME, RECIPE, RECORD
 
 _LOOK_AGAIN = 0.2
 
@@ -96,8 +98,8 @@ def delete(address: Location, lease_seconds: float) -> None:
 
 
 def _is_held(address: Location, lease_seconds: float) -> bool:
-    holding = leases.holding(address, default_seconds=lease_seconds)
-    return holding is not None and not holding.expired
+    standing = holding(address, default_seconds=lease_seconds)
+    return standing is not None and not standing.expired
 
 
 def _leftovers(address: Location, *, own_lease: Location | None) -> list[tuple[Location, int]]:

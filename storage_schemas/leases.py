@@ -19,58 +19,24 @@ Leases save double work; they are not what makes a product correct (its record i
 
 import contextlib
 import os
-import re
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from soapworks.errors import StoreError
 from storage_schemas import heartbeats
+from storage_schemas.holdings import file_name, holding, holds, numbers
 from storage_schemas.location import Location
-from storage_schemas.names import decode, encode
-from storage_schemas.processes import is_dead, this_process
+from storage_schemas.names import encode
+from storage_schemas.processes import this_process
 
 FORMAT = 1
-MAX_SECONDS = 3600.0
-"""No lease is believed to need longer to expire, whatever its file says."""
-
-_FILE = re.compile(r"lease-(\d{6})\.json")
-_LIMIT = 2**16
 
 
 class LeaseLostError(StoreError):
     """The lease on a product was taken over: another process makes it now."""
-
-
-@dataclass(frozen=True)
-class Holding:
-    """The lease that stands on a product.
-
-    Attributes
-    ----------
-    file
-        Location of its file.
-    number
-        Its number.
-    content
-        The file's fields; empty if they cannot be read.
-    expired
-        Whether it may be taken over now.
-    """
-
-    file: Location
-    number: int
-    content: dict[str, Any]
-    expired: bool
-
-    def __str__(self) -> str:
-        """Return the holder in words."""
-        words = {key: str(self.content.get(key, "?"))[:80] for key in ("host", "pid", "since")}
-        return f"host {words['host']}, pid {words['pid']}, since {words['since']}"
 
 
 class Lease:
@@ -89,7 +55,7 @@ class Lease:
     """
 
     def __init__(self, folder: Location, number: int, seconds: float) -> None:
-        self.file = folder / f"lease-{number:06d}.json"
+        self.file = folder / file_name(number)
         self.token = uuid.uuid4().hex
         self.seconds = seconds
         self.number = number
@@ -189,7 +155,7 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
     if standing is not None and not standing.expired:
         return None
     lease = Lease(folder, standing.number + 1 if standing else 1, seconds)
-    if not lease.file.create(lease.content()):
+    if not lease.file.create(lease.content(), durable=False):
         return None
     if not holds(lease.file, lease.token):
         return None  # on a server that has no conditional puts, another was a moment later
@@ -200,7 +166,7 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
             lease.release()
             return None
         if number < lease.number:
-            (folder / f"lease-{number:06d}.json").delete()
+            (folder / file_name(number)).delete()
     return lease
 
 
@@ -225,73 +191,9 @@ def held(folder: Location, seconds: float) -> Iterator[Lease]:
         lease.release()
 
 
-def holding(folder: Location, *, default_seconds: float = 60.0) -> Holding | None:
-    """Return the lease that stands on the product in ``folder``, None if there is none.
-
-    Looking is observing: a lease that was unchanged over ``seconds`` of looking has expired.
-
-    Parameters
-    ----------
-    default_seconds
-        Expiry of a lease whose file cannot be read.
-    """
-    number = max(numbers(folder), default=0)
-    if not number:
-        return None
-    file = folder / f"lease-{number:06d}.json"
-    try:
-        data = file.read_bytes(limit=_LIMIT)
-    except MissingProductError:
-        return holding(folder) if max(numbers(folder), default=0) > number else None
-    try:
-        content = decode(data, file)
-    except DamagedProductError:
-        content = {}
-    seconds = content.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
-        seconds = default_seconds
-    unchanged = _observed.unchanged_for(file.url, data)
-    expired = unchanged > min(float(seconds), MAX_SECONDS) or is_dead(content)
-    return Holding(file, number, content, expired)
-
-
-def holds(file: Location, token: str) -> bool:
-    """Return whether a lease's file is there and carries ``token``."""
-    try:
-        return decode(file.read_bytes(limit=_LIMIT), file).get("token") == token
-    except (MissingProductError, DamagedProductError):
-        return False
-
-
-def numbers(folder: Location) -> list[int]:
-    """Return the numbers of the lease files in ``folder``, ascending."""
-    return sorted(int(found[1]) for name in folder.names() if (found := _FILE.fullmatch(name)))
-
-
 def lost_sentence(folder: Location) -> str:
     """Return what to tell a holder that lost its lease."""
     return (
         f"The lease on {folder.parent.name}/{folder.name} was taken over by another process "
         "(was this one stopped, or the store unreachable for long?); start again to use its result."
     )
-
-
-class _Observations:
-    """When each lease was first seen as it is now, by this process's own clock."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[bytes, float]] = {}
-        self._lock = threading.Lock()
-
-    def unchanged_for(self, url: str, data: bytes) -> float:
-        """Return for how many seconds the file has been seen with these very bytes."""
-        now = time.monotonic()
-        with self._lock:
-            before = self._seen.get(url)
-            if before is None or before[0] != data:
-                self._seen[url] = (data, now)
-                return 0.0
-            return now - before[1]
-
-
-_observed = _Observations()

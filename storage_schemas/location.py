@@ -5,19 +5,17 @@ used. Two steps matter: :meth:`Location.write_bytes` replaces a file whole or no
 :meth:`Location.create` makes it only if there is none, whoever else tries at the same time.
 """
 
-import contextlib
-import errno
 import functools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from zarr.abc.store import Store as ZarrStore
 
-from soapworks.errors import InputError, MissingProductError, SoapworksError, StoreError
+from soapworks.errors import InputError
 from storage_schemas.disk import Disk
+from storage_schemas.failures import told
 from storage_schemas.names import safe_path
 from storage_schemas.objects import OPTIONS, Objects
 
@@ -28,7 +26,7 @@ class Driver(Protocol):
     def read(self, path: str, limit: int | None = None) -> bytes: ...  # noqa: D102
     def digest(self, path: str) -> tuple[int, str]: ...  # noqa: D102
     def write(self, path: str, data: bytes, *, durable: bool) -> None: ...  # noqa: D102
-    def create(self, path: str, data: bytes) -> bool: ...  # noqa: D102
+    def create(self, path: str, data: bytes, *, durable: bool) -> bool: ...  # noqa: D102
     def copy(self, source: str, target: str) -> None: ...  # noqa: D102
     def size(self, path: str) -> int | None: ...  # noqa: D102
     def names(self, path: str) -> list[str]: ...  # noqa: D102
@@ -153,10 +151,10 @@ class Location:
         with told(self, "write"):
             self._do().write(self._path, data, durable=durable)
 
-    def create(self, data: bytes) -> bool:
+    def create(self, data: bytes, *, durable: bool = True) -> bool:
         """Write the file if there is none; False if there is one. Of many callers, one wins."""
         with told(self, "write"):
-            return self._do().create(self._path, data)
+            return self._do().create(self._path, data, durable=durable)
 
     def copy_from(self, source: "Location") -> None:
         """Become a copy of ``source`` in the same store: a hard link, or a copy by the server."""
@@ -219,39 +217,3 @@ class Location:
 
     def _do(self) -> Driver:
         return _driver(self._protocol)
-
-
-@contextlib.contextmanager
-def told(location: Location, doing: str) -> Iterator[None]:
-    """Turn what goes wrong with the storage into one sentence about ``location``."""
-    try:
-        yield
-    except SoapworksError:
-        raise
-    except Exception as error:
-        raise told_error(location, doing, error) from error
-
-
-def told_error(location: Location, doing: str, error: Exception) -> StoreError:
-    """Return the error that tells a person what went wrong with the storage and what to do."""
-    number = getattr(error, "errno", None)
-    where = f"Cannot {doing} {location}"
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(
-            f"{where}: no space left; free some space or choose another store with --store."
-        )
-    if number == errno.EROFS:
-        return StoreError(f"{where}: the store is read-only; choose another with --store.")
-    if number == errno.ELOOP:
-        return StoreError(f"{where}: it is a symbolic link, which is not followed in a store.")
-    if isinstance(error, PermissionError):
-        return StoreError(
-            f"{where}: permission denied; check the rights and credentials for this store, or "
-            "choose another with --store."
-        )
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)) and doing != "write":
-        return MissingProductError(f"{location} is not there.")
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return StoreError(
-        f"{where}: {reason.rstrip('.')}; check that the store can be reached, then start again."
-    )

@@ -50,7 +50,7 @@ class Objects:
         self._make_parent(path)
         self._fs.pipe_file(self._at(path), data)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool) -> bool:
         """Put the object if there is none; False if there is one."""
         self._make_parent(path)
         for pause in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6):

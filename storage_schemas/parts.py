@@ -16,7 +16,7 @@ from soapworks.errors import DamagedProductError, InputError, MissingProductErro
 from storage_schemas.digests import FileDigest, digest_of
 from storage_schemas.location import Location
 from storage_schemas.names import MAX_DOCUMENT_BYTES, PARTIAL, decode
-from storage_schemas.products import ATTEMPT_NAME, FORMAT, PARTS, files_of
+from storage_schemas.records import ATTEMPT_NAME, FORMAT, PARTS, files_of
 
 
 def take_over_parts(attempt: Location) -> None:

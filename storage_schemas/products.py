@@ -1,47 +1,22 @@
 """Products: what is published, and whether it is still whole.
 
-::
-
-    <store>/<kind>/<slug>-<first 12 digits of the key>/
-        recipe.json             the recipe's canonical JSON; its sha256 is the key
-        record.json             the completion record, created last: without it there is no product
-        attempt-<12 hex>/       the data that the record names
-            parts/<part>.json   the finished parts (blocks of images): their files' digests
-
-    record.json  {"format": 1, "kind", "key", "attempt": "attempt-<12 hex>",
-                  "files": {path relative to the attempt: {"bytes", "sha256"}},
-                  "facts": {...}, "created": ISO 8601 UTC, "made_by": {versions, host},
-                  "checksum": sha256 of this document without "checksum"}
-
-``files`` names every file of the attempt, ``parts/`` too. Equal recipes give equal ``files`` and
-``facts``; times and versions are in ``created`` and ``made_by`` alone.
+The layout is in ``records.py``.
 """
 
 import functools
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import zarr
 
-from soapworks.errors import DamagedProductError, InputError, MissingProductError, StoreError
-from storage_schemas.digests import FileDigest, digest_of
+from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from storage_schemas.digests import FileDigest, below, digest_of
 from storage_schemas.location import Location
-from storage_schemas.names import MAX_DOCUMENT_BYTES, decode, encode, safe_path
-
-FORMAT = 1
-RECORD = "record.json"
-RECIPE = "recipe.json"
-PARTS = "parts"
-
-ATTEMPT_NAME = re.compile(r"attempt-[0-9a-f]{12}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class LaterFormatError(StoreError):
-    """A product that a later soapworks made, in a format that this one does not know."""
+from storage_schemas.names import MAX_DOCUMENT_BYTES, decode
+from storage_schemas.published import published_store
+from storage_schemas.records import RECIPE, decode_record
 
 
 @dataclass(frozen=True)
@@ -139,14 +114,18 @@ class Product:
         DamagedProductError
             If it cannot be opened.
         """
-        store = (self.data / name).zarr_store(read_only=True)
+        folder = self.data / name
         try:
-            return zarr.open_group(store, mode="r", use_consolidated=False)
-        except StoreError:
-            raise
+            # On a disk looking is cheap, and tells links that lead elsewhere.
+            if folder.local_path is not None and (damages := self.missing(name)):
+                raise DamagedProductError(f"{damages[0]}")
+            return zarr.open_group(published_store(folder), mode="r", use_consolidated=False)
         except Exception as error:
+            if isinstance(error, StoreError) and not isinstance(error, DamagedProductError):
+                raise
             raise DamagedProductError(
-                f"{self.address} cannot be opened ({name}: {error}); run soapworks verify --repair."
+                f"{self.address} cannot be opened: {str(error).rstrip('.')}; run soapworks verify "
+                "--repair, or the same command again."
             ) from error
 
     def read(self, name: str) -> bytes:
@@ -174,13 +153,19 @@ class Product:
             )
         return data
 
-    def missing(self) -> list[Damage]:
-        """Return the files that are gone or have another size: the cheap check, nothing is read."""
+    def missing(self, name: str = "") -> list[Damage]:
+        """Return the files that are gone or have another size: the cheap check, nothing is read.
+
+        Parameters
+        ----------
+        name
+            Look only at what lies at or below this path.
+        """
         found = self.data.sizes()
         return [
             Damage(f"{self.data.name}/{path}", reason)
             for path, file in self.files.items()
-            if (reason := _size_damage(found.get(path), file.bytes))
+            if below(path, name) and (reason := _size_damage(found.get(path), file.bytes))
         ]
 
     def verify(self) -> list[Damage]:
@@ -223,76 +208,11 @@ def read_product(address: Location, key: str | None = None) -> Product | None:
     LaterFormatError
         If it was written by a later version: it is no damage, and is left alone.
     """
-    file = address / RECORD
     try:
-        record = decode(file.read_bytes(limit=MAX_DOCUMENT_BYTES), file)
+        record = decode_record(address, key)
     except MissingProductError:
         return None
-    version = record.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise LaterFormatError(
-            f"{file} has format {version}, made by a later soapworks than this one, which knows "
-            f"{FORMAT}: upgrade soapworks or choose another store."
-        )
-    damage = _record_damage(record, address, key)
-    if damage:
-        raise DamagedProductError(f"The completion record {file} {damage}.")
     return Product(record["key"], record["kind"], address, record)
-
-
-def encode_record(record: dict[str, Any]) -> bytes:
-    """Return the bytes of a completion record, with its checksum."""
-    return encode({**record, "checksum": digest_of(encode(record)).sha256})
-
-
-def files_of(document: dict[str, Any]) -> dict[str, FileDigest]:
-    """Return the ``files`` of a record or a part.
-
-    Raises
-    ------
-    InputError
-        If a path leads out of its folder, or a size or digest is none.
-    """
-    files = document.get("files")
-    if not isinstance(files, dict):
-        raise InputError("it lists no files")
-    found = {}
-    for path, file in files.items():
-        size = file.get("bytes") if isinstance(file, dict) else None
-        sha256 = file.get("sha256") if isinstance(file, dict) else None
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise InputError(f"the size of {path[:80]!r} is none")
-        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-            raise InputError(f"the digest of {path[:80]!r} is none")
-        found[safe_path(path)] = FileDigest(size, sha256)
-    return found
-
-
-def as_json(files: dict[str, FileDigest]) -> dict[str, dict[str, Any]]:
-    """Return files as they stand in records."""
-    return {path: {"bytes": file.bytes, "sha256": file.sha256} for path, file in files.items()}
-
-
-def _record_damage(record: dict[str, Any], address: Location, key: str | None) -> str | None:
-    stated = record.pop("checksum", None)
-    if stated != digest_of(encode(record)).sha256:
-        return "was changed (its checksum differs)"
-    found, attempt = record.get("key"), record.get("attempt")
-    if record.get("format") != FORMAT or not isinstance(record.get("facts"), dict):
-        return "is not in a format that is known"
-    if not isinstance(found, str) or not _SHA256.fullmatch(found):
-        return "names no key"
-    if found != (key or found) or not address.name.endswith(f"-{found[:12]}"):
-        return "belongs to another product"
-    if record.get("kind") != address.parent.name:
-        return "belongs to another kind of product"
-    if not isinstance(attempt, str) or not ATTEMPT_NAME.fullmatch(attempt):
-        return "names no attempt"
-    try:
-        files_of(record)
-    except InputError as error:
-        return f"is refused: {str(error).rstrip('.')}"
-    return None
 
 
 def _size_damage(found: int | None, expected: int) -> str | None:

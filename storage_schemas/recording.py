@@ -12,7 +12,8 @@ from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
 from storage_schemas.digests import Digests, below, digest_of
-from storage_schemas.location import Location, told
+from storage_schemas.failures import told
+from storage_schemas.location import Location
 from storage_schemas.parts import read_parts
 
 _SMALL = 2**16

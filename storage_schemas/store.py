@@ -13,10 +13,12 @@ from pathlib import Path
 from soapworks.errors import DamagedProductError, InputError, MissingProductError
 from storage_schemas import housekeeping, leases
 from storage_schemas.attempts import Attempt
+from storage_schemas.holdings import MAX_SECONDS, holding
 from storage_schemas.location import Location
 from storage_schemas.parts import take_over_parts
-from storage_schemas.products import RECIPE, RECORD, Damage, LaterFormatError, Product, read_product
+from storage_schemas.products import Damage, Product, read_product
 from storage_schemas.recipes import Recipe
+from storage_schemas.records import RECIPE, RECORD, LaterFormatError
 
 __all__ = ["Attempt", "Product", "Store"]
 
@@ -45,10 +47,10 @@ class Store:
     """
 
     def __init__(self, url: str | Path | Location, *, lease_seconds: float = 60.0) -> None:
-        if not 0 < lease_seconds <= leases.MAX_SECONDS:
+        if not 0 < lease_seconds <= MAX_SECONDS:
             raise InputError(
                 f"lease_seconds = {lease_seconds}: give more than 0 and at most "
-                f"{leases.MAX_SECONDS:.0f} seconds."
+                f"{MAX_SECONDS:.0f} seconds."
             )
         self.location = Location.parse(url)
         self.lease_seconds = lease_seconds
@@ -114,8 +116,8 @@ class Store:
 
     def holder(self, recipe: Recipe) -> str | None:
         """Return who works on the product, in words; None if nobody holds its lease."""
-        holding = leases.holding(self.address(recipe), default_seconds=self.lease_seconds)
-        return None if holding is None or holding.expired else str(holding)
+        standing = holding(self.address(recipe), default_seconds=self.lease_seconds)
+        return None if standing is None or standing.expired else str(standing)
 
     def withdraw(self, product: Product) -> bool:
         """Unpublish a damaged product, so that the next claim makes it again from what is whole.

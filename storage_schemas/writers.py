@@ -8,11 +8,12 @@ import zarr
 
 from soapworks.errors import InputError
 from storage_schemas.digests import Digests, FileDigest, digest_of
-from storage_schemas.leases import LeaseLostError, holds, lost_sentence
+from storage_schemas.holdings import holds
+from storage_schemas.leases import LeaseLostError, lost_sentence
 from storage_schemas.location import Location
 from storage_schemas.names import PARTIAL, encode, safe_part, safe_path
-from storage_schemas.products import FORMAT, PARTS, as_json
 from storage_schemas.recording import DigestingStore
+from storage_schemas.records import FORMAT, PARTS, as_json
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pytest
 
 from soapworks.errors import InputError, StoreError
 from storage_schemas.attempts import Attempt
-from storage_schemas.products import Product, encode_record, read_product
+from storage_schemas.products import Product, read_product
+from storage_schemas.records import encode_record
 from storage_schemas.store import Store
 from tests.storage_schemas.toys import (
     N_BLOCKS,

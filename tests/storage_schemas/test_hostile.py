@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from soapworks.errors import DamagedProductError, SoapworksError
-from storage_schemas.products import Product, encode_record
+from storage_schemas.products import Product
+from storage_schemas.records import encode_record
 from storage_schemas.store import Store
 from tests.storage_schemas.toys import Toy, obtain
 
@@ -70,6 +71,20 @@ def test_records_with_nonsense_are_refused(store, product, fields):
 def test_a_record_for_a_huge_file_reads_nothing(store, product):
     forge(product, files={"table.txt": {"bytes": 2**62, "sha256": SHA256}})
     assert store.find(Toy()) is None
+
+
+def test_files_that_the_record_does_not_name_are_not_read(store, product, tmp_path):
+    (tmp_path / "secret").mkdir()
+    outside = Path(product.data.url, "arrays.zarr/features").rename(tmp_path / "secret/features")
+    files = {
+        path: file for path, file in product.record["files"].items() if "/features" not in path
+    }
+    Path(product.data.url, "arrays.zarr/features").symlink_to(outside)
+    forge(product, files=files)
+    forged = store.find(Toy())
+    assert forged is not None
+    assert dict(forged.open_zarr().members()) == {}
+    assert "features" not in forged.open_zarr()
 
 
 def test_names_that_are_no_products_are_passed_over(store, product):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from storage_schemas.leases import numbers
+from storage_schemas.holdings import numbers
 from storage_schemas.products import Product
 from storage_schemas.store import Store
 from tests.storage_schemas.toys import DEADLINE, N_BLOCKS, Toy, make, obtain

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from soapworks.errors import StoreError
+from soapworks.errors import DamagedProductError, StoreError
 from storage_schemas.location import Location
 from storage_schemas.products import Product
 from storage_schemas.store import Store
@@ -83,10 +83,12 @@ def test_a_server_that_is_gone_is_told_without_secrets(s3_store, monkeypatch):
         lambda: s3_store.find(Toy()),
         lambda: s3_store.claim(Toy(n=1)),
         lambda: product.read("table.txt"),
+        lambda: product.open_zarr(),
         lambda: (s3_store.location / "a").create(b"x"),
     ):
-        with pytest.raises(StoreError, match="check that the store can be reached"):
+        with pytest.raises(StoreError, match="check that the store can be reached") as told:
             ask()
+        assert not isinstance(told.value, DamagedProductError)
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(412, False), (501, True), (409, "again")])

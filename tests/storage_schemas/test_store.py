@@ -7,6 +7,7 @@ import pytest
 from soapworks.errors import DamagedProductError, InputError, MissingProductError, StoreError
 from storage_schemas.attempts import Attempt
 from storage_schemas.products import Product
+from storage_schemas.published import published_store
 from storage_schemas.store import Store
 from tests.storage_schemas.toys import N_BLOCKS, Toy, make, obtain, write_blocks
 
@@ -150,6 +151,27 @@ def test_small_files_are_checked_when_read(store, product):
         product.read("other")
     with pytest.raises(DamagedProductError, match="cannot be opened"):
         product.open_zarr("other.zarr")
+
+
+def test_a_missing_chunk_is_never_read_as_fill_value(store, product):
+    array = product.open_zarr()["features"]
+    shard_of(product, 1).unlink()
+    assert array[:4].any()
+    for read in (array, pickle.loads(pickle.dumps(array))):
+        with pytest.raises(DamagedProductError, match="features/c/1/0/0 is missing"):
+            read[4:8]
+    with pytest.raises(DamagedProductError, match="c/1/0/0 is missing"):
+        product.open_zarr()
+
+
+def test_an_array_of_a_product_made_again_is_told(store, product):
+    travelling = pickle.dumps(product.open_zarr()["features"])
+    store.withdraw(product)
+    made, _ = obtain(store, Toy())
+    published_store.cache_clear()
+    with pytest.raises(DamagedProductError, match="made again"):
+        pickle.loads(travelling)
+    assert pickle.loads(pickle.dumps(made.open_zarr()["features"]))[0].any()
 
 
 def test_a_flipped_byte_in_the_recipe_is_found_and_mended(store, product):
