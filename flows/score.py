@@ -1,10 +1,10 @@
 """The main job as a Prefect flow: from checkpoints and photographs to scores and heads."""
 
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.artifacts import publish_summary
 from tasks import stages
@@ -72,43 +72,46 @@ def score_checkpoints(
 
 
 @task(task_run_name="index · {request.images}", cache_policy=NO_CACHE)
-def index_images(request: ScoreRequest) -> Any:
+def index_images(request: ScoreRequest) -> list[str]:
     """Find, check and digest the photographs."""
     return shown(stages.index_stage(request))
 
 
 @task(task_run_name="identify · {request.checkpoint}", cache_policy=NO_CACHE)
-def identify_checkpoint(request: ScoreRequest) -> Any:
+def identify_checkpoint(request: ScoreRequest) -> list[str]:
     """Digest the checkpoint's tensors."""
     return shown(stages.identify_stage(request))
 
 
 @task(task_run_name="extract {domain} · {request.checkpoint}", cache_policy=NO_CACHE)
-def extract_features(request: ScoreRequest, domain: str) -> Any:
+def extract_features(request: ScoreRequest, domain: str) -> list[str]:
     """Run the forward passes that are missing."""
     return shown(stages.extract_stage(request, domain))
 
 
 @task(task_run_name="pca · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
-def fit_components(request: ScoreRequest, layer: str) -> Any:
+def fit_components(request: ScoreRequest, layer: str) -> list[str]:
     """Fit the principal components out of core."""
     return shown(stages.pca_stage(request, layer))
 
 
 @task(task_run_name="score · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
-def score_components(request: ScoreRequest, layer: str) -> Any:
+def score_components(request: ScoreRequest, layer: str) -> list[str]:
     """Count responses and score the components."""
     return shown(stages.score_stage(request, layer))
 
 
 @task(task_run_name="head · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
-def export_head(request: ScoreRequest, layer: str) -> Any:
+def export_head(request: ScoreRequest, layer: str) -> list[str]:
     """Export the head."""
     return shown(stages.head_stage(request, layer))
 
 
-def shown(result: StageResult) -> list[str] | State[list[str]]:
+def shown(result: StageResult) -> list[str]:
     """Return a stage's keys, in a state that shows as cached where nothing had to be done."""
     if result.cached:
-        return Completed(name="Cached", message="was in the store already", data=result.keys)
+        state: object = Completed(
+            name="Cached", message="was in the store already", data=result.keys
+        )
+        return cast("list[str]", state)  # Prefect takes the keys out of the state
     return result.keys

@@ -99,6 +99,7 @@ class RealInput(Part):
     preprocessing: Literal["squash", "timm"]
     interpolation: str
     crop_fraction: float
+    crop_mode: str
 
 
 class SyntheticInput(Part):

@@ -7,7 +7,9 @@ thread while Dask runs.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import dask
+import dask.config
+from dask.base import compute as dask_compute
+from dask.delayed import delayed
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
@@ -17,7 +19,7 @@ R = TypeVar("R")
 def compute(value: Any, *, workers: int) -> Any:
     """Return the result of a delayed value, computed on threads."""
     with threadpool_limits(1), dask.config.set(scheduler="threads", num_workers=workers):
-        (result,) = dask.compute(value)
+        (result,) = dask_compute(value)
     return result
 
 
@@ -39,7 +41,7 @@ def compute_each(
     """
     step = workers * at_once
     for start in range(0, len(arguments), step):
-        calls = [dask.delayed(function, pure=False)(a) for a in arguments[start : start + step]]
+        calls = [delayed(function, pure=False)(a) for a in arguments[start : start + step]]
         yield from compute(calls, workers=workers)
 
 
@@ -50,7 +52,7 @@ def reduce_tree(parts: Iterable[Any], merge: Callable[[T, T], T]) -> Any:
     depend on which part is done first, so the result is the same to the bit every time.
     """
     level = list(parts)
-    merged = dask.delayed(merge, pure=False)
+    merged = delayed(merge, pure=False)
     while len(level) > 1:
         pairs = [merged(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
         level = pairs + level[len(pairs) * 2 :]

@@ -7,7 +7,7 @@ interrupted does only the blocks again that have no such record.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -68,13 +68,17 @@ def extract(
         started = time.monotonic()
         with ExitStack() as held:
             claims = [store.claim(recipe) for recipe in recipes]
-            attempts = [held.enter_context(c) for c in claims if isinstance(c, Attempt)]
+            attempts = {
+                recipe: held.enter_context(claim)
+                for recipe, claim in zip(recipes, claims, strict=True)
+                if isinstance(claim, Attempt)
+            }
             if attempts:
                 emit(StageStarted(STAGE, subject, source.n_images))
                 try:
                     _extract_blocks(backbone, attempts, source, batch, subject)
-                    for attempt in attempts:
-                        attempt.publish(_facts(attempt.recipe, backbone))
+                    for recipe, attempt in attempts.items():
+                        attempt.publish(_facts(recipe, backbone))
                 except LeaseLostError:
                     continue
                 emit(StageFinished(STAGE, subject, False, time.monotonic() - started))
@@ -89,26 +93,26 @@ def extract(
 
 def _extract_blocks(
     backbone: "Backbone",
-    attempts: Sequence[Attempt],
+    attempts: Mapping[FeaturesRecipe, Attempt],
     source: ImageSource,
     batch: BatchSize,
     subject: str,
 ) -> None:
-    recipe: FeaturesRecipe = attempts[0].recipe
+    recipe = next(iter(attempts))
     shape = (source.n_images, *backbone.grid)
     arrays = {
-        a.recipe.subject.layer: create_array(
-            a.writer.zarr_group(GROUP, mode="a"),
+        one.subject.layer: create_array(
+            attempt.writer.zarr_group(GROUP, mode="a"),
             "features",
             "features",
-            (*shape, backbone.n_channels(a.recipe.subject.layer)),
+            (*shape, backbone.n_channels(one.subject.layer)),
             recipe.dtype,
             block_images=recipe.block_images,
         )
-        for a in attempts
+        for one, attempt in attempts.items()
     }
-    done = {a.recipe.subject.layer: a.writer.finished_parts() for a in attempts}
-    writers = {a.recipe.subject.layer: a.writer for a in attempts}
+    writers = {one.subject.layer: attempt.writer for one, attempt in attempts.items()}
+    done = {layer: writer.finished_parts() for layer, writer in writers.items()}
     blocks = {
         number: [layer for layer in arrays if part_name(number) not in done[layer]]
         for number in range(-(-source.n_images // recipe.block_images))

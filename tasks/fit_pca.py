@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from dask.delayed import delayed
 
 from soapworks.errors import ResourceError
 from soapworks.moments import Moments
@@ -76,8 +77,6 @@ def make_moments(
     """
 
     def make(attempt: Attempt) -> dict[str, Any]:
-        import dask
-
         array = open_array(features.open_zarr(), "features", "features")
         block_images = features.recipe["block_images"]
         n = images_per_range(array.shape, memory=memory, workers=workers, block_images=block_images)
@@ -89,7 +88,7 @@ def make_moments(
             return moments
 
         blocks = ranges(array.shape[0], block_images, n)
-        parts = [dask.delayed(of_block, pure=False)(spans) for spans in blocks]
+        parts = [delayed(of_block, pure=False)(spans) for spans in blocks]
         total: Moments = compute(reduce_tree(parts, merged), workers=workers)
         write_arrays(
             attempt.writer.zarr_group(GROUP, mode="w"),

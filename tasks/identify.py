@@ -39,8 +39,8 @@ class Identity:
     """Height and width of a patch, pixels."""
     image_size: list[int]
     """Height and width of the model's own input, pixels."""
-    mean: list[float]
-    std: list[float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     n_prefix_tokens: int
     n_parameters: int
     channels: dict[str, int]
@@ -161,8 +161,8 @@ def look_at(identifier: str, architecture: str | None) -> Identity:
         pretrained_cfg=dict(checkpoint.pretrained_cfg),
         patch_size=list(info.patch_size),
         image_size=list(info.image_size),
-        mean=list(info.mean),
-        std=list(info.std),
+        mean=info.mean,
+        std=info.std,
         n_prefix_tokens=info.n_prefix_tokens,
         n_parameters=info.n_parameters,
         channels=dict(info.layer_channels),

@@ -155,7 +155,7 @@ def find_missing(store: Store, plan: CheckpointPlan) -> Missing:
         moments = []
         if lacks(layer.pca):
             moments = [m for m in layer.moments if lacks(m)]
-        wanted = {r.features for r in [*real, *synthetic, *moments]}
+        wanted = {r.features for r in [*real, *synthetic]} | {m.features for m in moments}
         for features in (*layer.real, *layer.synthetic):
             if features.key in wanted:
                 lacks(features)

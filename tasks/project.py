@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from soapworks.errors import ResourceError
-from storage_schemas.recipes import FeaturesRecipe
+from storage_schemas.recipes import FeaturesRecipe, RealInput, SyntheticInput
 from storage_schemas.store import Store
 from tasks.planning import CheckpointPlan, Missing
 from tasks.sizes import size
@@ -65,7 +65,7 @@ def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int
     products: Counter[str] = Counter()
     n_bytes: Counter[str] = Counter()
     block = 0
-    inputs = {}
+    inputs: dict[RealInput | SyntheticInput, int] = {}
     for layer in plan.layers:
         channels = plan.identity.channels[layer.subject.layer]
         features = [f for f in (*layer.real, *layer.synthetic) if f in missing]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 class ImageSource(Protocol):
     """A numbered set of model inputs."""
 
-    n_images: int
+    @property
+    def n_images(self) -> int:
+        """Return the number of images."""
 
     def batches(self, spans: Sequence[tuple[int, int]]) -> Iterator["torch.Tensor"]:
         """Yield float32 (n, 3, height, width), normalised, for each span [start, stop)."""
@@ -41,11 +43,11 @@ class RealSource:
     preprocessing: Preprocessing
     workers: int
     """Threads that read and decode."""
-    n_images: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Count."""
-        object.__setattr__(self, "n_images", len(self.segment))
+    @property
+    def n_images(self) -> int:
+        """Number of photographs in the segment."""
+        return len(self.segment)
 
     def name(self, index: int) -> str:
         """Return the photograph's path."""
@@ -86,11 +88,11 @@ class SyntheticSource:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     device: str
-    n_images: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Count."""
-        object.__setattr__(self, "n_images", self.recipe.n_images)
+    @property
+    def n_images(self) -> int:
+        """Number of synthetic images in the segment."""
+        return self.recipe.n_images
 
     def name(self, index: int) -> str:
         """Return the synthetic image's number."""

@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Mapping
 
 from soapworks.backbones.architectures import TimmModel
-from soapworks.backbones.construction import has_final_norm
 from soapworks.errors import LayerError
 
 ATTENTION_PARTS = ("q", "k", "v", "kqv")
@@ -24,6 +23,9 @@ _BLOCK = re.compile(r"blocks\.\d+")
 
 def list_layers(model: TimmModel) -> dict[str, int]:
     """Return the number of channels of every layer of a timm model, in forward order."""
+    # Names are resolved without torch too: a run that finds everything done never loads it.
+    from soapworks.backbones.construction import has_final_norm
+
     channels: dict[str, int] = {}
     for index, block in enumerate(model.blocks):
         if widths := _attention_widths(getattr(block, "attn", None)):
