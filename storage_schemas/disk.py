@@ -13,13 +13,15 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from storage_schemas.names import PARTIAL
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.ENOSYS}
 _PIECE = 2**22
+_SYNCING = 16
 
 
 class Disk:
@@ -121,13 +123,34 @@ class Disk:
                             found[name] = entry.stat(follow_symlinks=False).st_size
         return dict(sorted(found.items()))
 
+    def sizes_of(self, path: str, files: Iterable[str]) -> dict[str, int]:
+        """Return relative path -> bytes of those of ``files`` that are there, no links followed.
+
+        Faster than :meth:`sizes` where folders are many: each is looked at once.
+        """
+        real = {path: not Path(path).is_symlink()}
+
+        def is_real(folder: str) -> bool:
+            if folder not in real:
+                real[folder] = is_real(folder.rpartition("/")[0]) and _is_folder(folder)
+            return real[folder]
+
+        found = {}
+        for name in files:
+            each = f"{path}/{name}"
+            if is_real(each.rpartition("/")[0]) and (size := self.size(each)) is not None:
+                found[name] = size
+        return found
+
     def sync(self, path: str, files: list[str]) -> None:
         """Make files below a folder durable: after a power cut they are whole."""
-        for name in files:
-            with _open(f"{path}/{name}") as fd:
-                os.fsync(fd)
-        for folder in sorted({f"{path}/{name}".rpartition("/")[0] for name in files}):
-            _sync_folder(folder)
+        paths = [f"{path}/{name}" for name in files]
+        # Many at once share the file system's journal commits, which are what takes the time.
+        with ThreadPoolExecutor(_SYNCING) as threads:
+            for _ in threads.map(_sync, paths):
+                pass
+            for _ in threads.map(_sync_folder, {each.rpartition("/")[0] for each in paths}):
+                pass
 
     def delete(self, path: str) -> None:
         """Delete a file or a folder with all below; missing is fine."""
@@ -227,10 +250,22 @@ def _open_regular(path: str) -> Iterator[int]:
         yield fd
 
 
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _sync(path: str) -> None:
+    with _open(path) as fd:
+        os.fsync(fd)
+
+
 def _sync_folder(folder: str) -> None:
     # Some network file systems cannot sync a folder; a rename is atomic there all the same.
-    with contextlib.suppress(OSError), _open(folder) as fd:
-        os.fsync(fd)
+    with contextlib.suppress(OSError):
+        _sync(folder)
 
 
 def _unlink(path: str) -> None:

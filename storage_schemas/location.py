@@ -7,6 +7,7 @@ used. Two steps matter: :meth:`Location.write_bytes` replaces a file whole or no
 
 import functools
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,7 @@ class Driver(Protocol):
     def size(self, path: str) -> int | None: ...  # noqa: D102
     def names(self, path: str) -> list[str]: ...  # noqa: D102
     def sizes(self, path: str) -> dict[str, int]: ...  # noqa: D102
+    def sizes_of(self, path: str, files: Iterable[str]) -> dict[str, int]: ...  # noqa: D102
     def sync(self, path: str, files: list[str]) -> None: ...  # noqa: D102
     def delete(self, path: str) -> None: ...  # noqa: D102
     def delete_if_empty(self, path: str) -> None: ...  # noqa: D102
@@ -179,6 +181,11 @@ class Location:
         """Return relative path -> bytes of all files below this folder."""
         with told(self, "list"):
             return self._do().sizes(self._path)
+
+    def sizes_of(self, files: Iterable[str]) -> dict[str, int]:
+        """Return relative path -> bytes of those of ``files`` that are below this folder."""
+        with told(self, "list"):
+            return self._do().sizes_of(self._path, files)
 
     def walk(self) -> list[str]:
         """Return the relative paths of all files below this folder, sorted."""

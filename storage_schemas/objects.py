@@ -7,6 +7,7 @@ the callers' own looking before and after (``leases.py``) is all that keeps two 
 
 import hashlib
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import fsspec
@@ -107,6 +108,11 @@ class Objects:
             for name, info in sorted(found.items())
             if name.startswith(root) and not name.endswith("/")
         }
+
+    def sizes_of(self, path: str, files: Iterable[str]) -> dict[str, int]:
+        """Return relative path -> bytes of those of ``files`` that are there: one listing."""
+        sizes = self.sizes(path)
+        return {name: sizes[name] for name in files if name in sizes}
 
     def sync(self, path: str, files: list[str]) -> None:
         """Do nothing: an acknowledged put is durable."""

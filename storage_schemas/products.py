@@ -161,11 +161,12 @@ class Product:
         name
             Look only at what lies at or below this path.
         """
-        found = self.data.sizes()
+        files = {path: file for path, file in self.files.items() if below(path, name)}
+        found = self.data.sizes_of(files)
         return [
             Damage(f"{self.data.name}/{path}", reason)
-            for path, file in self.files.items()
-            if below(path, name) and (reason := _size_damage(found.get(path), file.bytes))
+            for path, file in files.items()
+            if (reason := _size_damage(found.get(path), file.bytes))
         ]
 
     def verify(self) -> list[Damage]:
