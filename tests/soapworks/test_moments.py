@@ -81,8 +81,10 @@ def test_float64_tokens_with_huge_means_keep_their_digits_in_float32_products():
     rng = np.random.default_rng(1)
     small = rng.standard_normal((3000, 6))
     moments = Moments(6, precision="float32").update(small + 1e7)
+    on_device = _device.moments_on_device(torch.from_numpy(small + 1e7), torch.float32)
     _, scatter = truth(small + 1e7)
     assert eigenvalue_error(moments.scatter, scatter) < 1e-6
+    assert eigenvalue_error(on_device[2], scatter) < 1e-6
 
 
 @quick

@@ -56,7 +56,7 @@ def test_rounding_never_leaves_a_negative_variance():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_fewer_than_two_tokens_are_refused(n):
-    with pytest.raises(InputError, match=f"at least 2 tokens, and {n} were seen"):
+    with pytest.raises(InputError, match=f"a PCA needs at least 2 tokens, and {n} were seen"):
         fit_pca(Moments(3).update(np.ones((n, 3))))
 
 

@@ -143,6 +143,28 @@ def test_equal_blocks_give_the_textbook_jackknife():
     np.testing.assert_allclose(errors, np.sqrt(expected), rtol=1e-12)
 
 
+def test_unequal_blocks_give_the_delete_m_jackknife():
+    """Against the variance of Busing et al. (1999), equation by equation, for one domain."""
+    rng = np.random.default_rng(2)
+    sizes = [8, 8, 5, 1]
+    real = np.stack([rng.integers(0, m + 1, (2, 3, 4)) for m in sizes])
+    synthetic = np.tile(rng.integers(0, 9, (1, 2, 3, 4)), (2, 1, 1, 1))  # alike: no variance
+    n, g = sum(sizes), len(sizes)
+
+    def score(counts, n_images):
+        return score_components(counts, n_images, synthetic[0], 8)
+
+    whole = score(real.sum(0), n)
+    without = [score(real.sum(0) - real[j], n - m) for j, m in enumerate(sizes)]
+    estimate = g * whole - sum((1 - m / n) * w for m, w in zip(sizes, without, strict=True))
+    variance = 0
+    for m, w in zip(sizes, without, strict=True):
+        h = n / m
+        variance = variance + (h * whole - (h - 1) * w - estimate) ** 2 / (h - 1) / g
+    errors = score_errors(real, sizes, synthetic, [8, 8])
+    np.testing.assert_allclose(errors, np.sqrt(variance), rtol=1e-12)
+
+
 def test_a_component_without_any_spread_has_no_error():
     counts = np.full((4, 2, 2, 1), 8)
     assert score_errors(counts, [8] * 4, counts, [8] * 4) == pytest.approx(0)
