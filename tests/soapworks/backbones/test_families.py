@@ -95,6 +95,41 @@ def test_a_file_may_name_the_final_norm_either_way(
     assert backbone.known_layers[-1] == "norm"
 
 
+def test_original_names_of_other_authors_are_converted(save_folder: Save) -> None:
+    conversions = {
+        "deit3_base_patch16_224": {"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"},
+        "vit_base_patch16_dinov3": {"gamma_1": "ls1.gamma", "reg_token": "storage_tokens"},
+    }
+    for architecture, renamed in conversions.items():
+        model: Any = plain_model(architecture, img_size=32)
+        folder = save_folder(model, architecture, img_size=32)
+        state = {}
+        for name, tensor in model.state_dict().items():
+            for ours, theirs in renamed.items():
+                name = name.replace(ours, theirs)
+            state[name] = tensor.clone()
+        state["rope_embed.periods"] = torch.ones(4)
+        save_file(state, folder / "model.safetensors")
+        loaded = build_backbone(open_checkpoint(str(folder))).model.state_dict()
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(loaded[name], tensor)
+
+
+def test_dinov2s_own_registers_are_converted(save_folder: Save) -> None:
+    model: Any = plain_model("vit_base_patch14_reg4_dinov2", img_size=28)
+    folder = save_folder(model, "vit_base_patch14_reg4_dinov2", img_size=28)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    class_position = torch.full((1, 1, 48), 0.5)
+    state["register_tokens"] = state.pop("reg_token")
+    state["mask_token"] = torch.ones(1, 48)
+    state["pos_embed"] = torch.cat([class_position, state["pos_embed"]], dim=1)
+    state["cls_token"] -= class_position
+    save_file(state, folder / "model.safetensors")
+    loaded = build_backbone(open_checkpoint(str(folder))).model.state_dict()
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(loaded[name], tensor)
+
+
 def test_a_model_without_final_norm_offers_none() -> None:
     info = describe_architecture("vit_pe_spatial_base_patch16_512")
     assert info.resolve_layers("all")[-1] == "blocks.11"
