@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
+from prefect.states import Completed, State
 
 from flows.artifacts import publish_summary
 from tasks import stages
@@ -53,8 +53,8 @@ def score_checkpoints(
             settings=settings or ScoreSettings(),
             options=options or RunOptions(),
         )
-        (manifest,) = index_images(request)
-        (identity,) = identify_checkpoint(request)
+        manifest = only_key(index_images(request))
+        identity = only_key(identify_checkpoint(request))
         request = request.model_copy(update={"manifest": manifest, "identity": identity})
         plan = plan_of(request)
         store = request.store()
@@ -113,5 +113,12 @@ def shown(result: StageResult) -> list[str]:
         state: object = Completed(
             name="Cached", message="was in the store already", data=result.keys
         )
-        return cast("list[str]", state)  # Prefect takes the keys out of the state
+        return cast("list[str]", state)  # see only_key
     return result.keys
+
+
+def only_key(keys: list[str]) -> str:
+    """Return the one key that a task gave back; Prefect hands on a state as the state it is."""
+    given: object = keys
+    (key,) = given.result() if isinstance(given, State) else keys
+    return key

@@ -144,12 +144,18 @@ def read_identity(product: Product) -> Identity:
 
 
 def look_at(identifier: str, architecture: str | None) -> Identity:
-    """Return a checkpoint's identity by reading its tensors; writes nothing."""
-    from soapworks.backbones import describe_checkpoint, open_checkpoint
+    """Return a checkpoint's identity by reading its tensors; writes nothing.
+
+    Raises
+    ------
+    CheckpointError
+        Whatever is wrong with the checkpoint, weights that do not fit the architecture included.
+    """
+    from soapworks.backbones import build_backbone, open_checkpoint
 
     checkpoint = open_checkpoint(identifier, architecture=architecture)
     files = [list(one) for one in checkpoint.fingerprint()]
-    info = describe_checkpoint(checkpoint)
+    info = build_backbone(checkpoint)
     return Identity(
         identifier=identifier,
         asked=_asked(identifier),

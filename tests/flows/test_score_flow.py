@@ -1,0 +1,125 @@
+"""The main job under Prefect, as a command: runs, task runs, artifacts, and the second call."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from soapworks import SoapHead
+from tests.small import write_checkpoint, write_photographs
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flow")
+    write_checkpoint(folder / "model")
+    write_photographs(folder / "photographs", 9)
+    return folder
+
+
+def soapworks(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error::ResourceWarning", "-m", "flows.cli", *arguments]
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **environment},
+        timeout=280,
+        check=False,
+    )
+
+
+def score(place: Path, *arguments: str, **environment: str) -> list[dict[str, Any]]:
+    run = soapworks(
+        place,
+        *("score", "./model", "--images", "photographs", "--synthetic-images", "6"),
+        *("--block-images", "4", "--segment-images", "8", "--device", "cpu", "--json"),
+        *arguments,
+        **environment,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Traceback" not in run.stderr
+    return json.loads(run.stdout)
+
+
+def test_one_command_on_a_running_server(place: Path, prefect_server: str) -> None:
+    rows = score(place, "--store", "on_server", PREFECT_API_URL=prefect_server)
+    assert [row["layer"] for row in rows] == ["blocks.0", "blocks.1", "norm"]
+    assert not any(row["cached"] for row in rows)
+    head = SoapHead.load(rows[-1]["head"])
+    assert head.weight.shape == (24, 24)
+    (flow_run,) = post(prefect_server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    assert flow_run["state"]["type"] == "COMPLETED"
+    tasks = post(
+        prefect_server,
+        "task_runs/filter",
+        {"task_runs": {"flow_run_id": {"any_": [flow_run["id"]]}}},
+    )
+    names = {task["name"] for task in tasks}
+    assert names == {
+        "index · photographs",
+        "identify · ./model",
+        "extract real · ./model",
+        "extract synthetic · ./model",
+        *(
+            f"{stage} · ./model · {layer}"
+            for stage in ("pca", "score", "head")
+            for layer in ("blocks.0", "blocks.1", "norm")
+        ),
+    }
+    artifacts = post(prefect_server, "artifacts/filter", {"limit": 50})
+    mine = [a for a in artifacts if a["flow_run_id"] == flow_run["id"]]
+    assert [len(json.loads(a["data"])) for a in mine if a["type"] == "table"] == [3]
+
+
+def test_what_was_there_shows_as_cached(place: Path, prefect_server: str) -> None:
+    score(place, "--store", "again", "--layers", "norm", PREFECT_API_URL=prefect_server)
+    rows = score(place, "--store", "again", "--mu", "3", PREFECT_API_URL=prefect_server)
+    assert len(rows) == 3
+    (flow_run,) = post(prefect_server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    tasks = post(
+        prefect_server,
+        "task_runs/filter",
+        {"task_runs": {"flow_run_id": {"any_": [flow_run["id"]]}}},
+    )
+    states = {task["name"]: task["state_name"] for task in tasks}
+    assert states["index · photographs"] == "Cached"
+    assert states["pca · ./model · norm"] == "Cached"
+    assert states["head · ./model · norm"] == "Completed"
+    assert states["pca · ./model · blocks.0"] == "Completed"
+
+
+def test_one_command_with_nothing_started_and_again(place: Path) -> None:
+    first = score(place, "--store", "alone", "--layers", "norm")
+    second = score(place, "--store", "alone", "--layers", "norm", PREFECT_API_URL="http://dead:1")
+    # With everything there nobody asks for a server, so a dead one does no harm.
+    assert [row["cached"] for row in first + second] == [False, True]
+    assert first[0]["key"] == second[0]["key"]
+
+
+def test_a_failing_run_says_one_sentence(place: Path, prefect_server: str) -> None:
+    run = soapworks(
+        place,
+        *("score", "./model", "--images", "photographs", "--store", "refused", "--quiet"),
+        *("--device", "cuda:9"),
+        PREFECT_API_URL=prefect_server,
+    )
+    assert run.returncode == 1
+    assert run.stdout == ""
+    (line,) = run.stderr.strip().splitlines()
+    assert "cuda:9" in line
+
+
+def post(api: str, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{api}/{path}", json=body, timeout=60)
+    answer.raise_for_status()
+    return answer.json()
