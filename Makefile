@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 
 # The main job on what ships with the project: two small models, all layers, on scenes.
 demo: $(READY)
-	$(BIN)/python -m soapworks.zoo.scenes demo/scenes
+	$(BIN)/soapworks scenes demo/scenes
 	$(BIN)/soapworks score zoo:pocket_mim zoo:pocket_supervised --images demo/scenes --store demo/store
 
 test: lint

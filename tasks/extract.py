@@ -155,5 +155,4 @@ def _facts(recipe: FeaturesRecipe, backbone: "Backbone") -> dict[str, Any]:
         "n_images": recipe.input.n_images,
         "grid": list(backbone.grid),
         "n_channels": backbone.n_channels(recipe.subject.layer),
-        "device": str(backbone.device),
     }
