@@ -23,20 +23,20 @@ def deployments() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def deployed(prefect_server: str) -> None:
-    environment = {**os.environ, "PREFECT_API_URL": prefect_server}
-    for arguments in (
-        ["work-pool", "create", "soapworks", "--type", "process", "--overwrite"],
-        ["--no-prompt", "deploy", "--all", "--prefect-file", str(FILE)],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
-            cwd=PROJECT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="soapworks", type="process"))
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", FILE],
+        cwd=PROJECT,
+        env={**os.environ, "PREFECT_API_URL": prefect_server},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_entrypoints_are_flows(deployments: list[dict[str, Any]]) -> None:

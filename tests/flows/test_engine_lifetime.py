@@ -85,8 +85,9 @@ def test_killed_command(command: Command, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's death on Linux")
 def test_killed_command_whose_fork_lives_on(command: Command) -> None:
     process, server = command(FORK)
-    end = time.monotonic() + 10
-    while len(psutil.Process(process.pid).children()) < 2 and time.monotonic() < end:
+    end = time.monotonic() + 60
+    while len(psutil.Process(process.pid).children()) < 2 or server.num_threads() < 2:
+        assert time.monotonic() < end, "the server does not watch"
         time.sleep(0.01)
     process.kill()
     assert gone(server, 10)

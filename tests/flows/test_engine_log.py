@@ -4,10 +4,19 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from flows.engine_log import short_log_lines
+
+
+@pytest.fixture(autouse=True)
+def logs_outside_runs_are_no_mistake_here() -> Iterator[None]:
+    from prefect.settings import PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
+
+    with temporary_settings({PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
+        yield
 
 
 @pytest.mark.parametrize(
