@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 from dask.delayed import delayed
 
 from soapworks.errors import ResourceError
@@ -17,6 +18,13 @@ from tasks.dask_compute import compute, reduce_tree
 from tasks.obtain import obtain
 from tasks.sizes import size
 
+RANGE_BYTES = 32 << 20
+"""Most float32 bytes of tokens that a thread takes into memory at once.
+
+A constant, so that the ranges, and with them the rounding of the results, do not depend on the
+memory limit or the number of threads.
+"""
+
 COPIES = 4
 """Copies of a range of tokens alive at once: stored, float32, centred, and responses."""
 
@@ -24,38 +32,52 @@ THREAD_MATRICES = 3
 """D x D float64 matrices that a thread may hold: its own, a merged pair's, a product."""
 
 
-def images_per_range(
-    shape: tuple[int, ...], *, memory: int, workers: int, block_images: int
-) -> int:
-    """Return how many images a thread may take into memory at once.
+def images_per_range(shape: tuple[int, ...], block_images: int) -> int:
+    """Return how many images a thread takes into memory at once.
 
     Parameters
     ----------
     shape
-        (image, row, column, channel) of the stored features.
-    memory
-        Bytes that all threads together may use.
-    workers
-        Number of threads.
+        (image, row, column, channel) of the features.
     block_images
-        Images in a block, the most that is asked for.
+        Images in a block, the most that is taken.
+    """
+    image_bytes = 4 * int(np.prod(shape[1:]))
+    return max(1, min(block_images, RANGE_BYTES // image_bytes))
+
+
+def threads_within(memory: int, shape: tuple[int, ...], block_images: int, workers: int) -> int:
+    """Return how many threads may compute statistics at once.
+
+    Parameters
+    ----------
+    memory
+        Bytes that the whole process may use.
+    shape, block_images
+        As in :func:`images_per_range`.
+    workers
+        Number of threads wanted.
 
     Raises
     ------
     ResourceError
-        Where not even one image fits.
+        Where the process would exceed the limit with a single thread.
     """
-    _, rows, columns, channels = shape
-    fixed = THREAD_MATRICES * channels * channels * 8
-    one = rows * columns * channels * 4 * COPIES
-    n = (memory // workers - fixed) // one
+    channels = shape[-1]
+    image_bytes = 4 * int(np.prod(shape[1:]))
+    one = (
+        COPIES * images_per_range(shape, block_images) * image_bytes
+        + THREAD_MATRICES * channels * channels * 8
+    )
+    used = psutil.Process().memory_info().rss
+    n = (memory - used) // one
     if n < 1:
         raise ResourceError(
-            f"the statistics of {channels} channels on a {rows} x {columns} grid need at least "
-            f"{size((fixed + one) * workers)} on {workers} threads; the limit is "
-            f"{size(memory)}: raise --memory or lower --workers."
+            f"the statistics of {channels} channels on a {shape[1]} x {shape[2]} grid need "
+            f"{size(used + one)} (the process has {size(used)} already); the limit is "
+            f"{size(memory)}: raise --memory."
         )
-    return min(int(n), block_images)
+    return min(int(n), workers)
 
 
 def ranges(n_images: int, block_images: int, n: int) -> list[list[tuple[int, int]]]:
@@ -89,7 +111,7 @@ def make_moments(
 
         blocks = ranges(array.shape[0], block_images, n)
         parts = [delayed(of_block, pure=False)(spans) for spans in blocks]
-        total: Moments = compute(reduce_tree(parts, merged), workers=workers)
+        total: Moments = compute(reduce_tree(parts, merged), workers=threads)
         write_arrays(
             attempt.writer.zarr_group(GROUP, mode="w"),
             "moments",

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from soapworks.responses import count_responses
-from storage_schemas.arrays import GROUP, open_array, read_arrays, write_arrays
+from storage_schemas.arrays import GROUP, create_array, open_array, read_arrays
 from storage_schemas.recipes import ResponsesRecipe
 from storage_schemas.store import Attempt, Product, Store
 from tasks.dask_compute import compute_each
-from tasks.fit_pca import images_per_range, ranges, read_pca
+from tasks.fit_pca import images_per_range, ranges, read_pca, threads_within
 from tasks.obtain import obtain
 
 
@@ -38,13 +38,15 @@ def make_responses(
             return counts
 
         blocks = ranges(array.shape[0], block_images, n)
-        counts = np.stack(list(compute_each(of_block, blocks, workers=workers)))
         sizes = np.array([spans[-1][1] - spans[0][0] for spans in blocks], np.int32)
-        write_arrays(
-            attempt.writer.zarr_group(GROUP, mode="w"),
-            "responses",
-            {"counts": counts, "n_images": sizes},
+        group = attempt.writer.zarr_group(GROUP, mode="w")
+        counts = create_array(
+            group, "responses", "counts", (len(blocks), *array.shape[1:]), "int32"
         )
+        # Block by block: all counts of a large segment together may not fit into memory.
+        for number, found in enumerate(compute_each(of_block, blocks, workers=threads)):
+            counts[number] = found
+        create_array(group, "responses", "n_images", sizes.shape, "int32")[...] = sizes
         return {"n_images": int(sizes.sum()), "n_blocks": len(sizes)}
 
     return obtain(store, recipe, make)

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.run import plan_run
 from soapworks.errors import InputError, LayerError, ResourceError
-from tasks.fit_pca import images_per_range
+from tasks.fit_pca import images_per_range, threads_within
 from tasks.project import Projection, refuse_if_too_large
 from tests.tasks.conftest import run_stages
 
@@ -78,10 +79,17 @@ def test_a_run_that_does_not_fit_is_refused_with_both_numbers(request_of, monkey
 
 
 def test_memory_that_holds_no_image_is_refused_with_both_numbers() -> None:
-    with pytest.raises(
-        ResourceError, match=r"at least [\d.]+ MB on 2 threads; the limit is 64.0 MB"
-    ):
-        images_per_range((10, 37, 37, 1536), memory=64_000_000, workers=2, block_images=64)
+    with pytest.raises(ResourceError, match=r"need [\d.]+ [MG]B .* the limit is 64.0 MB"):
+        threads_within(64_000_000, (10, 37, 37, 1536), 64, workers=2)
+
+
+def test_memory_limits_threads_and_not_ranges() -> None:
+    used = psutil.Process().memory_info().rss
+    shape = (1000, 14, 14, 768)
+    # A range of 55 images is 33 MB in float32; four copies and three 768 x 768 matrices: 147 MB.
+    assert images_per_range(shape, 64) == 55
+    assert threads_within(used + 200_000_000, shape, 64, workers=8) == 1
+    assert threads_within(used + 700_000_000, shape, 64, workers=8) == 4
 
 
 @pytest.mark.parametrize(
