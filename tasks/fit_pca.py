@@ -101,7 +101,8 @@ def make_moments(
     def make(attempt: Attempt) -> dict[str, Any]:
         array = open_array(features.open_zarr(), "features", "features")
         block_images = features.recipe["block_images"]
-        n = images_per_range(array.shape, memory=memory, workers=workers, block_images=block_images)
+        n = images_per_range(array.shape, block_images)
+        threads = threads_within(memory, array.shape, block_images, workers)
 
         def of_block(spans: Sequence[tuple[int, int]]) -> Moments:
             moments = Moments(array.shape[-1], precision=recipe.precision)

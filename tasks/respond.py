@@ -29,7 +29,8 @@ def make_responses(
         pca = read_pca(pca_product)
         array = open_array(features.open_zarr(), "features", "features")
         block_images = features.recipe["block_images"]
-        n = images_per_range(array.shape, memory=memory, workers=workers, block_images=block_images)
+        n = images_per_range(array.shape, block_images)
+        threads = threads_within(memory, array.shape, block_images, workers)
 
         def of_block(spans: Sequence[tuple[int, int]]) -> np.ndarray:
             counts = np.zeros(array.shape[1:], np.int32)
