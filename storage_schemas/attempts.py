@@ -120,7 +120,7 @@ class Attempt:
             self._lease.check()
         except LeaseLostError:
             winner = read_product(self.address, self.recipe.key)
-            if winner is None:
+            if winner is None or winner.missing():
                 raise
             return self._adopt(winner)
         if not (self.address / RECORD).create(data):

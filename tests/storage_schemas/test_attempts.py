@@ -10,6 +10,7 @@ import pytest
 
 from soapworks.errors import InputError, StoreError
 from storage_schemas.attempts import Attempt
+from storage_schemas.leases import LeaseLostError
 from storage_schemas.products import Product, read_product
 from storage_schemas.records import encode_record
 from storage_schemas.store import Store
@@ -229,6 +230,17 @@ def test_the_record_of_another_is_adopted(store):
         assert attempt.publish({}) == winner
     assert not attempt.location.exists()
     assert store.find(Toy()).data == winner.data
+
+
+def test_without_its_lease_an_attempt_is_not_published(store):
+    with store.claim(Toy()) as attempt:
+        write_blocks(attempt)
+        (attempt.address / "lease-000002.json").write_bytes(b'{"token": "another"}')
+        with pytest.raises(LeaseLostError, match="taken over"):
+            attempt.publish({})
+        assert attempt.lost
+    assert store.find(Toy()) is None
+    assert attempt.address.names() == [attempt.location.name, "lease-000002.json", "recipe.json"]
 
 
 def publish_behind(store: Store, attempt: Attempt) -> Product:

@@ -192,14 +192,19 @@ def test_a_dropped_attempt_gives_its_lease_back(store):
         assert not attempt.lost
 
 
-@pytest.mark.parametrize("end", ["leave", "raise", "SIGTERM"])
+@pytest.mark.parametrize("end", ["leave", "bare", "raise", "SIGTERM"])
 def test_no_lease_outlives_its_process(store, end):
     script = f"""
 import os, signal, sys
 from tests.storage_schemas.toys import Toy
+from storage_schemas.leases import acquire
 from storage_schemas.store import Store
-attempt = Store({store.url!r}, lease_seconds=3600).claim(Toy())
-print(attempt.location.name, flush=True)
+store = Store({store.url!r}, lease_seconds=3600)
+if {end!r} == "bare":
+    lease = acquire(store.address(Toy()), 3600)
+else:
+    attempt = store.claim(Toy())
+print("holding", flush=True)
 if {end!r} == "raise":
     raise RuntimeError("on purpose")
 if {end!r} == "SIGTERM":
@@ -211,12 +216,12 @@ if {end!r} == "SIGTERM":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert child.stdout.readline().startswith(b"attempt-")
+    assert child.stdout.readline() == b"holding\n"
     if end == "SIGTERM":
         assert numbers(store.address(Toy())) == [1]
         child.send_signal(signal.SIGTERM)
     child.communicate(timeout=DEADLINE)
-    assert child.returncode == {"leave": 0, "raise": 1, "SIGTERM": 143}[end]
+    assert child.returncode == {"raise": 1, "SIGTERM": 143}.get(end, 0)
     assert numbers(store.address(Toy())) == []
 
 
@@ -228,6 +233,14 @@ def test_numbers_do_not_end(folder, clock):
     lease.check()
     assert numbers(folder) == [1000000]
     lease.release()
+
+
+def test_who_comes_late_with_a_lower_number_does_not_hold(folder, monkeypatch):
+    # Between looking and creating, others took over, and the lower numbers are free again.
+    monkeypatch.setattr(leases, "holding", lambda _folder: None)
+    put(folder, 5)
+    assert acquire(folder, 5) is None
+    assert numbers(folder) == [5]
 
 
 def test_held_refuses_while_another_works(folder):

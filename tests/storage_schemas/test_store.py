@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError, StoreError
+from storage_schemas import leases
 from storage_schemas.attempts import Attempt
 from storage_schemas.products import Product
 from storage_schemas.published import published_store
@@ -32,6 +33,20 @@ def test_what_is_there_is_found_and_never_claimed(store, product):
     assert store.claim(Toy()) == product
     assert store.find(Toy(n=1)) is None
     assert pickle.loads(pickle.dumps(product)) == product
+
+
+def test_what_was_published_before_the_lease_was_taken_is_not_made_again(store, monkeypatch):
+    real, published = leases.acquire, []
+
+    def acquire(folder, seconds):
+        if not published:
+            published.append(None)
+            published[0] = obtain(Store(store.url), Toy())[0]
+        return real(folder, seconds)
+
+    monkeypatch.setattr(leases, "acquire", acquire)
+    assert store.claim(Toy()) == published[0]
+    assert store.holder(Toy()) is None
 
 
 def test_the_address_is_kind_slug_and_key(store):
