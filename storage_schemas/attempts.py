@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from soapworks.errors import InputError, StoreError
-from storage_schemas.digests import Digests, FileDigest
+from storage_schemas.digests import Digests, FileDigest, below
 from storage_schemas.leases import Lease, LeaseLostError
 from storage_schemas.location import Location
 from storage_schemas.names import PARTIAL
@@ -21,7 +21,15 @@ from storage_schemas.parts import read_parts
 from storage_schemas.processes import this_machine
 from storage_schemas.products import Damage, Product, read_product
 from storage_schemas.recipes import Recipe
-from storage_schemas.records import ATTEMPT_NAME, FORMAT, RECORD, as_json, encode_record
+from storage_schemas.records import (
+    ATTEMPT_NAME,
+    FORMAT,
+    PARTS,
+    RECORD,
+    WORK,
+    as_json,
+    encode_record,
+)
 from storage_schemas.writers import AttemptWriter
 
 _READERS = 4
@@ -103,7 +111,7 @@ class Attempt:
         StoreError
             If a file is missing, not whole, or was written outside of every part.
         """
-        files = self._files()
+        files, work = self._files()
         record = {
             "format": FORMAT,
             "kind": self.recipe.kind,
@@ -131,22 +139,29 @@ class Attempt:
             if winner.data != self.location:
                 return self._adopt(winner)
         self._published = True
+        self._drop_work(work)
         self._drop_others()
         self._release()
         return Product(self.recipe.key, self.recipe.kind, self.address, record)
 
-    def _files(self) -> dict[str, FileDigest]:
-        """Return all files of the attempt, checked to be there and to be accounted for."""
+    def _files(self) -> tuple[dict[str, FileDigest], list[str]]:
+        """Return the product's files, checked to be whole and accounted for, and notes of work."""
         files: dict[str, FileDigest] = {}
+        work: list[str] = []
         for path, part in read_parts(self.location).items():
+            if part.is_work:
+                work.append(path)
+                continue
             files |= part.files
             files[path] = part.note
         for path, digest in self._digests.written().items():
             if digest is not None:
                 files[path] = digest
+        files = {path: file for path, file in sorted(files.items()) if not below(path, WORK)}
         found = self.location.sizes()
         for path in found:
-            if path not in files and not path.endswith(PARTIAL):
+            known = path in files or path in work or below(path, WORK)
+            if not known and not path.endswith(PARTIAL):
                 raise StoreError(
                     f"{self.location / path} was written outside of every finished part, so "
                     "nobody knows whether it is whole; start again."
@@ -158,7 +173,16 @@ class Attempt:
                 )
         if not files:
             raise InputError(f"Nothing was written for {self.address}: there is no product.")
-        return dict(sorted(files.items()))
+        return files, work
+
+    def _drop_work(self, notes: list[str]) -> None:
+        # Only now: a process that is killed before it publishes must find its work again.
+        with contextlib.suppress(StoreError):
+            for note in notes:
+                (self.location / note).delete()
+            if notes:
+                (self.location / PARTS).delete_if_empty()
+            (self.location / WORK).delete()
 
     def _adopt(self, winner: Product) -> Product:
         self._published = True

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError
-from storage_schemas.digests import FileDigest, digest_of
+from storage_schemas.digests import FileDigest, below, digest_of
 from storage_schemas.location import Location
 from storage_schemas.names import MAX_DOCUMENT_BYTES, PARTIAL, decode
-from storage_schemas.records import ATTEMPT_NAME, FORMAT, PARTS, files_of
+from storage_schemas.records import ATTEMPT_NAME, FORMAT, PARTS, WORK, files_of
 
 
 def take_over_parts(attempt: Location) -> None:
@@ -74,6 +74,11 @@ class Part:
 
     note: FileDigest
     files: dict[str, FileDigest]
+
+    @property
+    def is_work(self) -> bool:
+        """Whether it holds what only the making needs, and no part of the product."""
+        return bool(self.files) and all(below(path, WORK) for path in self.files)
 
 
 def read_parts(attempt: Location) -> dict[str, Part]:

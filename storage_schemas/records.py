@@ -7,14 +7,17 @@
         record.json             the completion record, created last: without it there is no product
         attempt-<12 hex>/       the data that the record names
             parts/<part>.json   the finished parts (blocks of images): their files' digests
+            work/...            what only the making needs; no part of the product
 
     record.json  {"format": 1, "kind", "key", "attempt": "attempt-<12 hex>",
                   "files": {path relative to the attempt: {"bytes", "sha256"}},
                   "facts": {...}, "created": ISO 8601 UTC, "made_by": {versions, host},
                   "checksum": sha256 of this document without "checksum"}
 
-``files`` names every file of the attempt, ``parts/`` too. Equal recipes give equal ``files`` and
-``facts``; times and versions are in ``created`` and ``made_by`` alone.
+``files`` names every file of the attempt, ``parts/`` too, except what lies below ``work/`` and the
+notes of parts that are nothing else: those are deleted once the product is published. Equal
+recipes give equal ``files`` and ``facts``; times and versions are in ``created`` and ``made_by``
+alone.
 """
 
 import re
@@ -29,6 +32,7 @@ FORMAT = 1
 RECORD = "record.json"
 RECIPE = "recipe.json"
 PARTS = "parts"
+WORK = "work"
 
 ATTEMPT_NAME = re.compile(r"attempt-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,14 +62,17 @@ def decode_record(address: Location, key: str | None = None) -> dict[str, Any]:
     file = address / RECORD
     record = decode(file.read_bytes(limit=MAX_DOCUMENT_BYTES), file)
     version = record.get("format")
-    if isinstance(version, int) and version > FORMAT:
+    # The number itself may be what was changed: then the checksum agrees with ours.
+    if isinstance(version, int) and version > FORMAT and not _is_ours(record):
         raise LaterFormatError(
             f"{file} has format {version}, made by a later soapworks than this one, which knows "
             f"{FORMAT}: upgrade soapworks or choose another store."
         )
     damage = _damage(record, address)
     if damage:
-        raise DamagedProductError(f"The completion record {file} {damage}.")
+        raise DamagedProductError(
+            f"The completion record {file} {damage}; run soapworks verify --repair."
+        )
     if key is not None and record["key"] != key:
         raise StoreError(
             f"{address} holds the product of another recipe, whose key begins alike: choose "
@@ -105,6 +112,11 @@ def files_of(document: dict[str, Any]) -> dict[str, FileDigest]:
 def as_json(files: dict[str, FileDigest]) -> dict[str, dict[str, Any]]:
     """Return files as they stand in records."""
     return {path: {"bytes": file.bytes, "sha256": file.sha256} for path, file in files.items()}
+
+
+def _is_ours(record: dict[str, Any]) -> bool:
+    ours = {**record, "format": FORMAT}
+    return ours.pop("checksum", None) == digest_of(encode(ours)).sha256
 
 
 def _damage(record: dict[str, Any], address: Location) -> str | None:
