@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Computed:
-    """A batch on its way to the host."""
+    """A batch on its way."""
 
     block: int
     """Number of the block it belongs to."""
     start: int
     """Number of its first image in the segment."""
     features: dict[str, list[torch.Tensor]]
-    """Pieces of the batch's features per layer, in the stored dtype, on the host."""
+    """Pieces of the batch's features per layer, in the stored dtype."""
     finite: torch.Tensor
     """Per layer, a sum that is finite if all its values are; on the host."""
     copied: torch.cuda.Event | None
@@ -44,7 +44,9 @@ def forward_blocks(
     source: ImageSource,
     recipe: FeaturesRecipe,
     batch: BatchSize,
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    *,
+    on_device: bool = False,
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """Yield (block number, features (image, row, column, channel) of each missing layer).
 
     Parameters
@@ -59,18 +61,21 @@ def forward_blocks(
         Any of the layers' recipes: block size and stored dtype are the same for all.
     batch
         Images per forward pass.
+    on_device
+        Leave features on the GPU where they were computed on one; else they come to the host.
 
     Raises
     ------
     PrecisionError
         NaN or infinity in the features, or values beyond the stored dtype.
     """
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch_of, last in _one_behind(_compute(backbone, todo, source, recipe, batch)):
-        for layer, values in _on_host(batch_of, source, recipe).items():
-            parts.setdefault(layer, []).append(values)
+    parts: dict[str, list[torch.Tensor]] = {}
+    batches = _compute(backbone, todo, source, recipe, batch, on_device)
+    for batch_of, last in _one_behind(batches):
+        for layer, pieces in _arrived(batch_of, source, recipe).items():
+            parts.setdefault(layer, []).extend(pieces)
         if last:
-            yield batch_of.block, {layer: np.concatenate(some) for layer, some in parts.items()}
+            yield batch_of.block, {layer: torch.cat(some) for layer, some in parts.items()}
             parts = {}
 
 
@@ -80,6 +85,7 @@ def _compute(
     source: ImageSource,
     recipe: FeaturesRecipe,
     batch: BatchSize,
+    on_device: bool,
 ) -> Iterator[tuple[Computed, bool]]:
     """Yield (batch, whether it is its block's last), each launched but maybe still under way."""
     pieces = [
@@ -91,7 +97,8 @@ def _compute(
     ]
     images = source.batches([piece for _, piece, _ in pieces])
     for (number, (start, _), last), inputs in zip(pieces, images, strict=True):
-        yield _launch(backbone, inputs, todo[number], recipe, batch, number, start), last
+        layers = todo[number]
+        yield _launch(backbone, inputs, layers, recipe, batch, number, start, on_device), last
 
 
 def _launch(
@@ -102,6 +109,7 @@ def _launch(
     batch: BatchSize,
     block: int,
     start: int,
+    on_device: bool,
 ) -> Computed:
     dtype = getattr(torch, recipe.dtype)
     while True:
@@ -112,7 +120,7 @@ def _launch(
                 for layer, values in backbone.features(some, layers).items():
                     stored = values.to(dtype)
                     sums.append(stored.sum(dtype=torch.float32))
-                    features[layer].append(_to_host(stored))
+                    features[layer].append(stored if on_device else _to_host(stored))
         except (torch.OutOfMemoryError, MemoryError) as error:
             batch.halve(error)
             emit(Notice(f"memory ran out: the batch is {batch.size} images from now on"))
@@ -144,18 +152,16 @@ def _one_behind(
     yield from waiting
 
 
-def _on_host(batch: Computed, source: ImageSource, recipe: FeaturesRecipe) -> dict[str, np.ndarray]:
-    """Return the batch's features once they have arrived, refused where not finite."""
+def _arrived(
+    batch: Computed, source: ImageSource, recipe: FeaturesRecipe
+) -> dict[str, list[torch.Tensor]]:
+    """Return the batch's features once they are there, refused where not finite."""
     if batch.copied is not None:
         batch.copied.synchronize()
-    arrays = {
-        layer: np.concatenate([piece.numpy() for piece in pieces])
-        for layer, pieces in batch.features.items()
-    }
     if not torch.isfinite(batch.finite).all():
-        for layer, values in arrays.items():
-            _check_finite(values, layer, source, batch.start, recipe)
-    return arrays
+        for layer, pieces in batch.features.items():
+            _check_finite(torch.cat(pieces).cpu().numpy(), layer, source, batch.start, recipe)
+    return batch.features
 
 
 def _check_finite(

@@ -1,14 +1,17 @@
 """Get a product: find it, wait for whoever is making it, or make it."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 from soapworks.errors import StoreError
 from storage_schemas.leases import LeaseLostError
 from storage_schemas.recipes import Recipe
 from storage_schemas.store import Attempt, Product, Store
 from tasks.events import Waiting, emit
+
+R = TypeVar("R", bound=Recipe)
 
 POLL_SECONDS = 0.5
 """How often a process that waits for another's work looks again, seconds."""
@@ -50,6 +53,50 @@ def obtain(store: Store, recipe: Recipe, make: Callable[[Attempt], dict[str, Any
         except LeaseLostError:
             # Someone took over while this process stood still: theirs is the product now.
             continue
+
+
+def obtain_together(
+    store: Store, recipes: Sequence[R], make: Callable[[Mapping[R, Attempt]], None]
+) -> list[Product]:
+    """Return products that one piece of work makes together, each made at most once.
+
+    Parameters
+    ----------
+    store
+        Where products live.
+    recipes
+        What is wanted.
+    make
+        Writes and publishes the products whose attempts it is given: those that are missing and
+        that nobody else is making. Those are waited for once there is nothing left to do here.
+
+    Raises
+    ------
+    StoreError
+        Where the store cannot be read or written.
+    """
+    while True:
+        with ExitStack() as held:
+            claims = [store.claim(recipe) for recipe in recipes]
+            attempts = {
+                recipe: held.enter_context(claim)
+                for recipe, claim in zip(recipes, claims, strict=True)
+                if isinstance(claim, Attempt)
+            }
+            if attempts:
+                try:
+                    make(attempts)
+                except LeaseLostError:
+                    # Someone took one over while this process stood still: look again.
+                    continue
+        if all(isinstance(claim, Product) for claim in claims):
+            return [claim for claim in claims if isinstance(claim, Product)]
+        busy = [r for r, claim in zip(recipes, claims, strict=True) if claim is None]
+        if busy and not attempts:
+            holder = store.holder(busy[0]) or "another process"
+            emit(Waiting(f"{busy[0].kind} {busy[0].slug} is being made by {holder}"))
+            while all(store.holder(r) is not None and store.find(r) is None for r in busy):
+                time.sleep(POLL_SECONDS)
 
 
 def require(store: Store, recipe: Recipe) -> Product:
