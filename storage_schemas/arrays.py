@@ -17,7 +17,8 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from soapworks.errors import DamagedProductError, InputError
+from soapworks.errors import DamagedProductError, InputError, SoapworksError
+from storage_schemas.published import PublishedStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +174,49 @@ def write_arrays(group: zarr.Group, kind: str, arrays: Mapping[str, Any]) -> Non
         create_array(group, kind, name, values.shape, values.dtype.name)[...] = values
 
 
-def open_array(group: zarr.Group, kind: str, name: str) -> zarr.Array:
+class StoredArray:
+    """A declared array of a product; what it gives back is what was written.
+
+    Parameters
+    ----------
+    array
+        The array in the store, with checksums on its chunks.
+    """
+
+    def __init__(self, array: zarr.Array) -> None:
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """NumPy dtype of the values."""
+        return self._array.dtype
+
+    def __getitem__(self, selection: Any) -> "NDArray[Any]":
+        """Return some values, indexed as a NumPy array by slices and integers.
+
+        Raises
+        ------
+        DamagedProductError
+            Where the bytes of a chunk are gone or not those that were written.
+        """
+        try:
+            return np.asarray(self._array[selection])
+        except (SoapworksError, MemoryError):
+            raise
+        except Exception as error:  # whatever a decoder says of bytes that are not its own
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise DamagedProductError(
+                f"{_place(self._array)} is damaged: the array {self._array.name.strip('/')!r} "
+                f"cannot be read ({reason}); run soapworks verify --repair."
+            ) from error
+
+
+def open_array(group: zarr.Group, kind: str, name: str) -> StoredArray:
     """Return a declared array of a product, checked against its declaration.
 
     Raises
@@ -185,17 +228,23 @@ def open_array(group: zarr.Group, kind: str, name: str) -> zarr.Array:
     array = group.get(name)
     if not isinstance(array, zarr.Array):
         raise DamagedProductError(
-            f"{group.store_path} holds no array {name!r}: run `soapworks verify --repair`."
+            f"{_place(group)} is damaged: it has no array {name!r}; run soapworks verify --repair."
         )
     dims = tuple(array.metadata.dimension_names or ())  # type: ignore[union-attr]
     if dims != spec.dims or array.dtype.name not in spec.dtypes:
         raise DamagedProductError(
-            f"{array.store_path} has dimensions {dims} of {array.dtype.name} where the format has "
-            f"{spec.dims} of {' or '.join(spec.dtypes)}: run `soapworks verify --repair`."
+            f"{_place(array)} is damaged: {name} has dimensions {dims} of {array.dtype.name} where "
+            f"the format has {spec.dims} of {' or '.join(spec.dtypes)}; run soapworks verify "
+            "--repair."
         )
-    return array
+    return StoredArray(array)
+
+
+def _place(node: zarr.Group | zarr.Array) -> str:
+    store = node.store_path.store
+    return store.address if isinstance(store, PublishedStore) else str(node.store_path)
 
 
 def read_arrays(group: zarr.Group, kind: str) -> dict[str, "NDArray[Any]"]:
     """Read all arrays of a small product, each checked against its declaration."""
-    return {spec.name: np.asarray(open_array(group, kind, spec.name)[...]) for spec in ARRAYS[kind]}
+    return {spec.name: open_array(group, kind, spec.name)[...] for spec in ARRAYS[kind]}

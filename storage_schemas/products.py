@@ -3,6 +3,7 @@
 The layout is in ``records.py``.
 """
 
+import errno
 import functools
 import hashlib
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from storage_schemas.names import MAX_DOCUMENT_BYTES, decode
 from storage_schemas.published import published_store
 from storage_schemas.records import RECIPE, decode_record
 
+REPAIR = "run soapworks verify --repair"
+"""What mends a damaged product."""
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -29,10 +33,14 @@ class Damage:
         The file, relative to the product's folder.
     reason
         What is wrong with it, in words.
+    certain
+        False where it could not be read for a reason that may lie elsewhere (rights, the
+        connection): no ground for making a product again.
     """
 
     path: str
     reason: str
+    certain: bool = True
 
     def __str__(self) -> str:
         """Return the damage as a sentence's end."""
@@ -101,9 +109,13 @@ class Product:
         try:
             data = file.read_bytes(limit=MAX_DOCUMENT_BYTES)
         except MissingProductError:
-            raise DamagedProductError(f"The recipe {file} is missing.") from None
+            raise DamagedProductError(
+                f"{self.address} is damaged: its {RECIPE} is missing; {REPAIR}."
+            ) from None
         if hashlib.sha256(data).hexdigest() != self.key:
-            raise DamagedProductError(f"The recipe {file} is not the one of this product.")
+            raise DamagedProductError(
+                f"{self.address} is damaged: its {RECIPE} was changed; {REPAIR}."
+            )
         return decode(data, file)
 
     def open_zarr(self, name: str = "arrays.zarr") -> zarr.Group:
@@ -118,14 +130,14 @@ class Product:
         try:
             # On a disk looking is cheap, and tells links that lead elsewhere.
             if folder.local_path is not None and (damages := self.missing(name)):
-                raise DamagedProductError(f"{damages[0]}")
+                raise DamagedProductError(f"{self.address} is damaged: {damages[0]}; {REPAIR}.")
             return zarr.open_group(published_store(folder), mode="r", use_consolidated=False)
+        except StoreError:
+            raise
         except Exception as error:
-            if isinstance(error, StoreError) and not isinstance(error, DamagedProductError):
-                raise
             raise DamagedProductError(
-                f"{self.address} cannot be opened: {str(error).rstrip('.')}; run soapworks verify "
-                "--repair, or the same command again."
+                f"{self.address} is damaged, {name} cannot be opened: {str(error).rstrip('.')}; "
+                f"{REPAIR}."
             ) from error
 
     def read(self, name: str) -> bytes:
@@ -147,10 +159,8 @@ class Product:
         except MissingProductError:
             data = None
         if data is None or digest_of(data) != expected:
-            raise DamagedProductError(
-                f"{self.address} is damaged: {name} {'was changed' if data else 'is missing'}; "
-                "run soapworks verify --repair, or the same command again."
-            )
+            wrong = "is missing" if data is None else "was changed"
+            raise DamagedProductError(f"{self.address} is damaged: {name} {wrong}; {REPAIR}.")
         return data
 
     def missing(self, name: str = "") -> list[Damage]:
@@ -174,24 +184,40 @@ class Product:
         return [damage for _, damage in self.verify_steps() if damage]
 
     def verify_steps(self) -> Iterator[tuple[int, Damage | None]]:
-        """Yield (bytes checked, damage or None) per file, as the check goes on."""
+        """Yield (the file's bytes, damage or None) per file, as the check goes on."""
         try:
             _ = Product(self.key, self.kind, self.location, self.record).recipe
         except DamagedProductError:
             yield 0, Damage(RECIPE, "is missing or was changed")
-        found = self.data.sizes()
         for path, file in self.files.items():
-            name = f"{self.data.name}/{path}"
-            if reason := _size_damage(found.get(path), file.bytes):
-                yield 0, Damage(name, reason)
-                continue
-            try:
-                same = FileDigest(*(self.data / path).digest()) == file
-                yield file.bytes, None if same else Damage(name, "was changed")
-            except MissingProductError:
-                yield 0, Damage(name, "is missing")
-            except StoreError as error:
-                yield 0, Damage(name, f"cannot be read: {error}")
+            yield file.bytes, self.check(path)
+
+    def check(self, path: str) -> Damage | None:
+        """Return what is wrong with one file that the record names; all its bytes are read.
+
+        Parameters
+        ----------
+        path
+            The file, relative to ``data``.
+        """
+        name, file = f"{self.data.name}/{path}", self.data / path
+        expected = FileDigest(*(self.record["files"][path][of] for of in ("bytes", "sha256")))
+        try:
+            # On a disk this is cheap, and tells links that lead elsewhere.
+            if self.data.local_path is not None:
+                size = self.data.sizes_of([path]).get(path)
+                if reason := _size_damage(size, expected.bytes):
+                    return Damage(name, reason)
+            found = FileDigest(*file.digest())
+            if found == expected:
+                return None
+            return Damage(name, _size_damage(found.bytes, expected.bytes) or "was changed")
+        except MissingProductError:
+            return Damage(name, "is missing")
+        except StoreError as error:
+            # A broken disk answers EIO; anything else may be in the way of a whole file.
+            broken = getattr(error.__cause__, "errno", None) == errno.EIO
+            return Damage(name, f"cannot be read: {str(error).rstrip('.')}", certain=broken)
 
 
 def read_product(address: Location, key: str | None = None) -> Product | None:

@@ -2,7 +2,8 @@
 
 zarr reads a chunk that is missing as the fill value. Here a chunk that the record names and that
 is gone is an error, and a file that the record does not name (a link to somewhere else, say) is
-not there at all.
+not there at all. Chunks carry checksums; the metadata, which say how many chunks there are and how
+they are stored, are compared with the record.
 """
 
 import functools
@@ -15,9 +16,12 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from soapworks.errors import DamagedProductError
+from storage_schemas.digests import FileDigest, digest_of
 from storage_schemas.failures import told
 from storage_schemas.location import Location
-from storage_schemas.records import decode_record
+from storage_schemas.records import decode_record, files_of
+
+_METADATA = "zarr.json"
 
 
 class PublishedStore(WrapperStore[ZarrStore]):
@@ -30,12 +34,18 @@ class PublishedStore(WrapperStore[ZarrStore]):
     folder
         Where it lies.
     files
-        Its files: paths relative to ``folder``.
+        Its files: path relative to ``folder`` -> size and digest.
     """
 
-    def __init__(self, store: ZarrStore, folder: Location, files: frozenset[str]) -> None:
+    def __init__(self, store: ZarrStore, folder: Location, files: dict[str, FileDigest]) -> None:
         super().__init__(store)
         self._folder, self._files = folder, files
+
+    @property
+    def address(self) -> str:
+        """The product's address within its store."""
+        product = self._folder.parent.parent
+        return f"{product.parent.name}/{product.name}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the place alone: the names may be many, and the record has them."""
@@ -52,18 +62,24 @@ class PublishedStore(WrapperStore[ZarrStore]):
         Raises
         ------
         DamagedProductError
-            If the record names the file and it is gone.
+            If the record names the file and it is gone, or metadata were changed.
         """
         if key not in self._files:
             return None
         with told(self._folder, "read"):
             found = await self._store.get(key, prototype, byte_range)
         if found is None:
-            raise DamagedProductError(
-                f"{self._folder}/{key} is missing: the product is damaged; run soapworks verify "
-                "--repair, or the same command again."
-            )
+            raise self._damaged(key, "is missing")
+        whole = key.rpartition("/")[2] == _METADATA and byte_range is None
+        if whole and digest_of(found.to_bytes()) != self._files[key]:
+            raise self._damaged(key, "was changed")
         return found
+
+    def _damaged(self, key: str, wrong: str) -> DamagedProductError:
+        return DamagedProductError(
+            f"{self.address} is damaged: {self._folder.name}/{key} {wrong}; "
+            "run soapworks verify --repair."
+        )
 
     async def get_partial_values(
         self,
@@ -115,5 +131,9 @@ def published_store(folder: Location) -> PublishedStore:
     if record["attempt"] != attempt.name:
         raise DamagedProductError(f"{attempt.parent} was made again meanwhile; start again.")
     root = f"{folder.name}/"
-    files = frozenset(path.removeprefix(root) for path in record["files"] if path.startswith(root))
+    files = {
+        path.removeprefix(root): digest
+        for path, digest in files_of(record).items()
+        if path.startswith(root)
+    }
     return PublishedStore(folder.zarr_store(read_only=True), folder, files)

@@ -9,6 +9,7 @@ from storage_schemas import leases
 from storage_schemas.attempts import Attempt
 from storage_schemas.products import Product
 from storage_schemas.published import published_store
+from storage_schemas.records import encode_record
 from storage_schemas.store import Store
 from tests.storage_schemas.toys import N_BLOCKS, Toy, make, obtain, write_blocks
 
@@ -214,7 +215,7 @@ def test_every_flipped_byte_in_the_record_is_found(store, product):
 
 def test_a_later_format_is_told_and_left_alone(store, product):
     record = Path(product.location.url) / "record.json"
-    later = json.dumps({**json.loads(record.read_bytes()), "format": 2})
+    later = encode_record({**product.record, "format": 2}).decode()
     record.write_text(later)
     for ask in (store.find, store.claim):
         with pytest.raises(StoreError, match="upgrade soapworks"):
@@ -222,6 +223,21 @@ def test_a_later_format_is_told_and_left_alone(store, product):
     assert store.abandoned() == store.products() == []
     assert "upgrade soapworks" in str(store.unreadable()[0])
     assert record.read_text() == later
+
+
+def test_a_changed_format_number_is_damage(store, product):
+    record = Path(product.location.url) / "record.json"
+    record.write_text(json.dumps({**json.loads(record.read_bytes()), "format": 2}))
+    assert "was changed" in str(store.unreadable()[0])
+    assert obtain(store, Toy())[1]
+
+
+@pytest.mark.parametrize("file", ["features/zarr.json", "zarr.json"])
+def test_changed_metadata_are_told_when_opened(store, product, file):
+    metadata = Path(product.data.url) / "arrays.zarr" / file
+    metadata.write_text(metadata.read_text().replace("16", "17").replace("3", "4"))
+    with pytest.raises(DamagedProductError, match=rf"toys/\S+ is damaged: arrays.zarr/{file}"):
+        product.open_zarr()["features"]
 
 
 def test_a_deleted_product_is_gone_and_can_be_made_again(store, product):
