@@ -9,7 +9,7 @@ from soapworks.errors import StoreError
 from storage_schemas.leases import LeaseLostError
 from storage_schemas.recipes import Recipe
 from storage_schemas.store import Attempt, Product, Store
-from tasks.events import Waiting, emit
+from tasks.events import Notice, Waiting, emit
 
 R = TypeVar("R", bound=Recipe)
 
@@ -49,6 +49,7 @@ def obtain(store: Store, recipe: Recipe, make: Callable[[Attempt], dict[str, Any
             continue
         try:
             with claimed as attempt:
+                tell_what_is_mended(attempt)
                 return attempt.publish(make(attempt))
         except LeaseLostError:
             # Someone took over while this process stood still: theirs is the product now.
@@ -83,6 +84,8 @@ def obtain_together(
                 for recipe, claim in zip(recipes, claims, strict=True)
                 if isinstance(claim, Attempt)
             }
+            for attempt in attempts.values():
+                tell_what_is_mended(attempt)
             if attempts:
                 try:
                     make(attempts)
@@ -97,6 +100,18 @@ def obtain_together(
             emit(Waiting(f"{busy[0].kind} {busy[0].slug} is being made by {holder}"))
             while all(store.holder(r) is not None and store.find(r) is None for r in busy):
                 time.sleep(POLL_SECONDS)
+
+
+def tell_what_is_mended(attempt: Attempt) -> None:
+    """Say so where what is made was there and had been damaged."""
+    if attempt.mends:
+        more = f" and {len(attempt.mends) - 1} more" if len(attempt.mends) > 1 else ""
+        emit(
+            Notice(
+                f"{attempt.recipe.kind} {attempt.recipe.slug} ({attempt.recipe.key[:12]}) was "
+                f"damaged ({attempt.mends[0]}{more}) and is made again"
+            )
+        )
 
 
 def require(store: Store, recipe: Recipe) -> Product:
