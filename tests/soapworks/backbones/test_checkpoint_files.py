@@ -162,20 +162,23 @@ def test_another_architecture_is_told_with_a_guess(tmp_path: Path) -> None:
 
 
 class _RunsCode:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch /tmp/soapworks-code-ran",)
+        return os.system, (f"touch {self.trace}",)
 
 
 @pytest.mark.parametrize("with_zip", [True, False])
 def test_a_pickle_that_runs_code_is_refused(with_zip: bool, tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    torch.save({"model": _RunsCode()}, path, _use_new_zipfile_serialization=with_zip)
+    path, trace = tmp_path / "a.pth", tmp_path / "trace"
+    torch.save({"model": _RunsCode(trace)}, path, _use_new_zipfile_serialization=with_zip)
     with pytest.raises(CheckpointError, match=r"wants to run code.*system"):
         _small(path).tensors()
-    path.write_bytes(pickle.dumps(_RunsCode()))
+    path.write_bytes(pickle.dumps(_RunsCode(trace)))
     with pytest.raises(CheckpointError):
         _small(path).tensors()
-    assert not Path("/tmp/soapworks-code-ran").exists()
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
