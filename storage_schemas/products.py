@@ -17,7 +17,7 @@ from storage_schemas.digests import FileDigest, below, digest_of
 from storage_schemas.location import Location
 from storage_schemas.names import MAX_DOCUMENT_BYTES, decode
 from storage_schemas.published import published_store
-from storage_schemas.records import RECIPE, decode_record
+from storage_schemas.records import RECIPE, RECORD, decode_record, encode_record
 
 REPAIR = "run soapworks verify --repair"
 """What mends a damaged product."""
@@ -185,12 +185,28 @@ class Product:
 
     def verify_steps(self) -> Iterator[tuple[int, Damage | None]]:
         """Yield (the file's bytes, damage or None) per file, as the check goes on."""
+        yield from ((0, damage) for damage in self.check_documents())
+        for path, file in self.files.items():
+            yield file.bytes, self.check(path)
+
+    def check_documents(self) -> list[Damage]:
+        """Return what is wrong with the recipe's file and the record itself."""
+        found = []
         try:
             _ = Product(self.key, self.kind, self.location, self.record).recipe
         except DamagedProductError:
-            yield 0, Damage(RECIPE, "is missing or was changed")
-        for path, file in self.files.items():
-            yield file.bytes, self.check(path)
+            found.append(Damage(RECIPE, "is missing or was changed"))
+        except StoreError as error:
+            found.append(_unreadable(RECIPE, error))
+        try:
+            data = (self.location / RECORD).read_bytes(limit=MAX_DOCUMENT_BYTES)
+            if data != encode_record(self.record):
+                found.append(Damage(RECORD, "was changed"))
+        except MissingProductError:
+            pass  # withdrawn or deleted meanwhile, which is no damage
+        except StoreError as error:
+            found.append(_unreadable(RECORD, error))
+        return found
 
     def check(self, path: str) -> Damage | None:
         """Return what is wrong with one file that the record names; all its bytes are read.
@@ -215,9 +231,7 @@ class Product:
         except MissingProductError:
             return Damage(name, "is missing")
         except StoreError as error:
-            # A broken disk answers EIO; anything else may be in the way of a whole file.
-            broken = getattr(error.__cause__, "errno", None) == errno.EIO
-            return Damage(name, f"cannot be read: {str(error).rstrip('.')}", certain=broken)
+            return _unreadable(name, error)
 
 
 def read_product(address: Location, key: str | None = None) -> Product | None:
@@ -240,6 +254,12 @@ def read_product(address: Location, key: str | None = None) -> Product | None:
     except MissingProductError:
         return None
     return Product(record["key"], record["kind"], address, record)
+
+
+def _unreadable(path: str, error: StoreError) -> Damage:
+    # A broken disk answers EIO; anything else may be in the way of a whole file.
+    broken = getattr(error.__cause__, "errno", None) == errno.EIO
+    return Damage(path, f"cannot be read ({str(error).rstrip('.')})", certain=broken)
 
 
 def _size_damage(found: int | None, expected: int) -> str | None:

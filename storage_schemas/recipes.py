@@ -8,7 +8,8 @@ is raised by hand when the stage's results change, and never derived from source
 import hashlib
 import json
 import re
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -211,6 +212,22 @@ class HeadRecipe(_SubjectRecipe):
     components: tuple[int, ...] = ()
     """Components suppressed with weight 1 where weights = "selected"."""
     centred: bool = False
+
+
+INPUTS = ("features", "moments", "pca", "real", "synthetic", "scores")
+"""Fields of recipes that hold keys of products: one, or several in order."""
+
+
+def input_keys(recipe: Mapping[str, Any]) -> frozenset[str]:
+    """Return the keys of the products that a product was made from.
+
+    Parameters
+    ----------
+    recipe
+        The recipe's fields as they are stored.
+    """
+    named = (recipe.get(field, ()) for field in INPUTS)
+    return frozenset(key for some in named for key in ([some] if isinstance(some, str) else some))
 
 
 RECIPES: dict[str, type[Recipe]] = {

@@ -119,8 +119,13 @@ class Store:
         standing = holding(self.address(recipe), default_seconds=self.lease_seconds)
         return None if standing is None or standing.expired else str(standing)
 
-    def withdraw(self, product: Product) -> bool:
+    def withdraw(self, product: Product | Location) -> bool:
         """Unpublish a damaged product, so that the next claim makes it again from what is whole.
+
+        Parameters
+        ----------
+        product
+            The product, or the address of one whose completion record cannot be understood.
 
         Returns
         -------
@@ -132,14 +137,17 @@ class Store:
         StoreError
             While another process holds its lease.
         """
-        with leases.held(product.location, self.lease_seconds):
+        address = product.location if isinstance(product, Product) else product
+        with leases.held(address, self.lease_seconds):
             try:
-                now = read_product(product.location, product.key)
+                now = read_product(address)
             except DamagedProductError:
-                now = product
-            if now is None or now.data != product.data:
-                return False
-            (product.location / RECORD).delete()
+                pass
+            else:
+                known = product.data if isinstance(product, Product) else None
+                if now is None or now.data != known:
+                    return False
+            (address / RECORD).delete()
             return True
 
     def products(self, kind: str | None = None) -> list[Product]:
@@ -244,8 +252,8 @@ class Store:
     def _look(self, recipe: Recipe) -> tuple[Product | None, list[Damage]]:
         try:
             product = read_product(self.address(recipe), recipe.key)
-        except DamagedProductError as error:
-            return None, [Damage(RECORD, f"cannot be understood: {error}")]
+        except DamagedProductError:
+            return None, [Damage(RECORD, "cannot be understood")]
         return product, product.missing() if product else []
 
     def _read_all(self, kind: str | None) -> Iterator[Product | Damage]:
