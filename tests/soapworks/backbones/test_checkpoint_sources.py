@@ -157,8 +157,11 @@ def test_the_zoo_is_a_folder_of_the_package(
 
 
 def test_a_timm_name_uses_the_hubs_cache_without_a_network(
-    offline: Path, save_folder: Save
+    offline: Path, save_folder: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Not even asked: a cached file must not wait for a server.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources_module, "_no_answer", lambda _url: OSError("asked"))
     model = plain_model("deit_tiny_patch16_224", depth=12, embed_dim=192, num_heads=3)
     folder = save_folder(model, "x")
     data = (folder / "model.safetensors").read_bytes()
