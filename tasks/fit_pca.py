@@ -1,6 +1,6 @@
 """PCA out of core: moments of blocks from the stored features, merged as a tree, one eigh."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,22 +105,33 @@ def make_moments(
         threads = threads_within(memory, array.shape, block_images, workers)
 
         def of_block(spans: Sequence[tuple[int, int]]) -> Moments:
-            moments = Moments(array.shape[-1], precision=recipe.precision)
-            for start, stop in spans:
-                moments.update(np.asarray(array[start:stop]))
-            return moments
+            pieces = (np.asarray(array[start:stop]) for start, stop in spans)
+            return moments_of(pieces, array.shape[-1], recipe)
 
         blocks = ranges(array.shape[0], block_images, n)
         parts = [delayed(of_block, pure=False)(spans) for spans in blocks]
         total: Moments = compute(reduce_tree(parts, merged), workers=threads)
-        write_arrays(
-            attempt.writer.zarr_group(GROUP, mode="w"),
-            "moments",
-            {"count": np.int64(total.count), "mean": total.mean, "scatter": total.scatter},
-        )
-        return {"n_tokens": int(total.count)}
+        return write_moments(attempt, total)
 
     return obtain(store, recipe, make)
+
+
+def moments_of(pieces: Iterable[Any], n_channels: int, recipe: MomentsRecipe) -> Moments:
+    """Return the moments of a block, given in pieces (image, row, column, channel)."""
+    moments = Moments(n_channels, precision=recipe.precision)
+    for piece in pieces:
+        moments.update(piece)
+    return moments
+
+
+def write_moments(attempt: Attempt, total: Moments) -> dict[str, Any]:
+    """Write a segment's moments and return the facts for its record."""
+    write_arrays(
+        attempt.writer.zarr_group(GROUP, mode="w"),
+        "moments",
+        {"count": np.int64(total.count), "mean": total.mean, "scatter": total.scatter},
+    )
+    return {"n_tokens": int(total.count)}
 
 
 def merged(one: Moments, other: Moments) -> Moments:

@@ -26,7 +26,7 @@ from storage_schemas.recipes import (
 )
 from storage_schemas.store import Store
 from tasks.identify import Identity
-from tasks.settings import ScoreSettings
+from tasks.settings import KeepFeatures, ScoreSettings
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,28 @@ class CheckpointPlan:
 
 @dataclass(frozen=True)
 class Missing:
-    """What a plan lacks: the recipes that have to be made, by kind."""
+    """What a plan lacks."""
 
     recipes: frozenset[str] = field(default_factory=frozenset)
-    """Keys."""
+    """Keys of what has to be made, features apart."""
+    features: frozenset[str] = field(default_factory=frozenset)
+    """Keys of features that are wanted and not there."""
+    keep_features: KeepFeatures = "all"
+    """With "none" features are not made: their statistics come straight from forward passes."""
 
     def __contains__(self, recipe: Recipe) -> bool:
         """Whether a recipe's product has to be made."""
-        return recipe.key in self.recipes
+        kept = self.keep_features == "all" and recipe.key in self.features
+        return kept or recipe.key in self.recipes
 
     def __bool__(self) -> bool:
         """Whether anything has to be made."""
         return bool(self.recipes)
+
+    def streams(self, recipe: MomentsRecipe | ResponsesRecipe) -> bool:
+        """Whether a statistic has to be made in a forward pass, without features in between."""
+        absent = self.keep_features == "none" and recipe.features in self.features
+        return absent and recipe.key in self.recipes
 
 
 def plan_checkpoint(
@@ -130,13 +140,17 @@ def plan_checkpoint(
     return CheckpointPlan(identity, manifest, preprocessing, settings, layers)
 
 
-def find_missing(store: Store, plan: CheckpointPlan) -> Missing:
+def find_missing(
+    store: Store, plan: CheckpointPlan, keep_features: KeepFeatures = "all"
+) -> Missing:
     """Return what has to be made, looking backwards from the heads.
 
     A layer whose head is there needs nothing, whatever became of its features; a head whose
-    scores and components are there needs no forward pass.
+    scores and components are there needs no forward pass. Features that are there are used in
+    both storage modes.
     """
     missing: set[str] = set()
+    absent: set[str] = set()
 
     def lacks(recipe: Recipe) -> bool:
         if recipe.key in missing:
@@ -157,9 +171,9 @@ def find_missing(store: Store, plan: CheckpointPlan) -> Missing:
             moments = [m for m in layer.moments if lacks(m)]
         wanted = {r.features for r in [*real, *synthetic]} | {m.features for m in moments}
         for features in (*layer.real, *layer.synthetic):
-            if features.key in wanted:
-                lacks(features)
-    return Missing(frozenset(missing))
+            if features.key in wanted and store.find(features) is None:
+                absent.add(features.key)
+    return Missing(frozenset(missing), frozenset(absent), keep_features)
 
 
 def _plan_layer(

@@ -1,10 +1,11 @@
 """Count positive responses per block, position and component from the stored features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from soapworks.pca import Pca
 from soapworks.responses import count_responses
 from storage_schemas.arrays import GROUP, create_array, open_array, read_arrays
 from storage_schemas.recipes import ResponsesRecipe
@@ -33,24 +34,46 @@ def make_responses(
         threads = threads_within(memory, array.shape, block_images, workers)
 
         def of_block(spans: Sequence[tuple[int, int]]) -> np.ndarray:
-            counts = np.zeros(array.shape[1:], np.int32)
-            for start, stop in spans:
-                counts += count_responses(np.asarray(array[start:stop]), pca).astype(np.int32)
-            return counts
+            pieces = (np.asarray(array[start:stop]) for start, stop in spans)
+            return counts_of(pieces, array.shape[1:], pca)
 
         blocks = ranges(array.shape[0], block_images, n)
-        sizes = np.array([spans[-1][1] - spans[0][0] for spans in blocks], np.int32)
-        group = attempt.writer.zarr_group(GROUP, mode="w")
-        counts = create_array(
-            group, "responses", "counts", (len(blocks), *array.shape[1:]), "int32"
-        )
-        # Block by block: all counts of a large segment together may not fit into memory.
-        for number, found in enumerate(compute_each(of_block, blocks, workers=threads)):
-            counts[number] = found
-        create_array(group, "responses", "n_images", sizes.shape, "int32")[...] = sizes
-        return {"n_images": int(sizes.sum()), "n_blocks": len(sizes)}
+        sizes = [spans[-1][1] - spans[0][0] for spans in blocks]
+        counts = compute_each(of_block, blocks, workers=threads)
+        return write_responses(attempt, counts, array.shape[1:], sizes)
 
     return obtain(store, recipe, make)
+
+
+def counts_of(pieces: Iterable[Any], shape: tuple[int, ...], pca: Pca) -> np.ndarray:
+    """Return a block's counts (R, C, D) int32; its pieces are (image, row, column, channel)."""
+    counts = np.zeros(shape, np.int32)
+    for piece in pieces:
+        counts += count_responses(piece, pca).astype(np.int32)
+    return counts
+
+
+def write_responses(
+    attempt: Attempt, counts: Iterable[np.ndarray], shape: tuple[int, ...], sizes: Sequence[int]
+) -> dict[str, Any]:
+    """Write a segment's counts and return the facts for its record.
+
+    Parameters
+    ----------
+    attempt
+        What they are written into.
+    counts
+        Of every block, in order, each of ``shape`` (R, C, D).
+    sizes
+        Number of images in every block.
+    """
+    group = attempt.writer.zarr_group(GROUP, mode="w")
+    array = create_array(group, "responses", "counts", (len(sizes), *shape), "int32")
+    # Block by block: all counts of a large segment together may not fit into memory.
+    for number, found in enumerate(counts):
+        array[number] = found
+    create_array(group, "responses", "n_images", (len(sizes),), "int32")[...] = sizes
+    return {"n_images": sum(sizes), "n_blocks": len(sizes)}
 
 
 def read_responses(products: Sequence[Product]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+KeepFeatures = Literal["all", "none"]
+"""Storage modes: features stored, or streamed through their statistics."""
+
 
 class Settings(BaseModel):
     """A frozen set of options; an unknown name is an error."""
@@ -83,6 +86,10 @@ class RunOptions(Settings):
     """How the work is done; none of it changes a key."""
 
     store: str = Field("store", description="Store of all products: a folder or s3://bucket/prefix")
+    keep_features: KeepFeatures = Field(
+        "all",
+        description="none: write small products only; the real images pass the network twice",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     batch_size: int | None = Field(
         None, ge=1, description="Images in a forward pass; 16 on a CPU and 64 on a GPU by default"

@@ -5,34 +5,25 @@ know no workflow engine; flows wrap them as tasks, tests call them as they are.
 """
 
 import time
-from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from soapworks.errors import CheckpointError
-from soapworks.images.listing import open_folder
-from storage_schemas.recipes import FeaturesRecipe
+from storage_schemas.recipes import FeaturesRecipe, RealInput, ResponsesRecipe, SyntheticInput
 from storage_schemas.store import Product
-from tasks.batches import BatchSize
 from tasks.events import StageFinished, StageStarted, emit
 from tasks.export import make_head
 from tasks.extract import STAGE as EXTRACT
 from tasks.extract import extract
-from tasks.fit_pca import make_moments, make_pca
+from tasks.fit_pca import make_moments, make_pca, read_pca
 from tasks.identify import identify, known_identity
 from tasks.index_images import publish_manifest, scan_images
+from tasks.loading import batch_size, load_backbone, open_source
 from tasks.obtain import require
 from tasks.planning import CheckpointPlan, LayerPlan, find_missing
 from tasks.request import ScoreRequest, plan_of
 from tasks.respond import make_responses
 from tasks.score import make_scores
-from tasks.sources import ImageSource, RealSource, SyntheticSource
-
-if TYPE_CHECKING:
-    from soapworks.backbones import Backbone
-
-BATCH_SIZES = {"cpu": 16}
-"""Images per forward pass by kind of device; 64 on all others."""
+from tasks.stream import R, Statistic, StreamedMoments, StreamedResponses, stream
 
 
 class StageResult(NamedTuple):
@@ -67,19 +58,41 @@ def extract_stage(request: ScoreRequest, domain: str) -> StageResult:
     missing = find_missing(store, plan)
     made: list[Product] = []
     segments = zip(*(getattr(layer, domain) for layer in plan.layers), strict=True)
-    for number, recipes in enumerate(segments):
+    for recipes in segments:
         wanted = [recipe for recipe in recipes if recipe in missing]
         if wanted:
             made += extract(
                 store,
-                _backbone(request, plan),
+                load_backbone(request, plan),
                 wanted,
-                _source(request, plan, domain, number, wanted[0]),
-                _batch_size(request),
+                open_source(request, plan, wanted[0]),
+                batch_size(request),
             )
     if not made:
         emit(StageFinished(EXTRACT, f"{request.checkpoint} · {domain}", True, 0.0))
     return StageResult([product.key for product in made], not made)
+
+
+def moments_stage(request: ScoreRequest) -> StageResult:
+    """Stream the real images once, for the moments of all layers that lack them."""
+    store, plan = request.store(), plan_of(request)
+    missing = find_missing(store, plan, "none")
+    wanted = [one for layer in plan.layers for one in layer.moments if missing.streams(one)]
+    return _stream_stage(request, "real", StreamedMoments(), wanted)
+
+
+def responses_stage(request: ScoreRequest, domain: str) -> StageResult:
+    """Stream the images of a domain, for the responses of all layers that lack them."""
+    store, plan = request.store(), plan_of(request)
+    missing = find_missing(store, plan, "none")
+    wanted: list[ResponsesRecipe] = []
+    pcas = {}
+    for layer in plan.layers:
+        some = [r for r in getattr(layer, f"{domain}_responses") if missing.streams(r)]
+        if some:
+            pcas[layer.subject.layer] = read_pca(require(store, layer.pca))
+        wanted += some
+    return _stream_stage(request, domain, StreamedResponses(pcas), wanted)
 
 
 def pca_stage(request: ScoreRequest, layer: str) -> StageResult:
@@ -158,82 +171,35 @@ def _stage(
     return StageResult([product.key], found is not None)
 
 
+def _stream_stage(
+    request: ScoreRequest, domain: str, statistic: Statistic[R], wanted: Sequence[R]
+) -> StageResult:
+    store, plan, options = request.store(), plan_of(request), request.options
+    features = _features_by_key(plan)
+    segments: dict[RealInput | SyntheticInput, dict[R, FeaturesRecipe]] = {}
+    for recipe in wanted:
+        about = features[recipe.features]
+        segments.setdefault(about.input, {})[recipe] = about
+    made: list[Product] = []
+    for recipes in segments.values():
+        made += stream(
+            store,
+            load_backbone(request, plan),
+            statistic,
+            recipes,
+            open_source(request, plan, next(iter(recipes.values()))),
+            batch_size(request),
+            memory=options.memory,
+            workers=options.workers,
+        )
+    if not made:
+        emit(StageFinished(statistic.stage, f"{request.checkpoint} · {domain}", True, 0.0))
+    return StageResult([product.key for product in made], not made)
+
+
+def _features_by_key(plan: CheckpointPlan) -> dict[str, FeaturesRecipe]:
+    return {f.key: f for layer in plan.layers for f in (*layer.real, *layer.synthetic)}
+
+
 def _layer_plan(request: ScoreRequest, layer: str) -> LayerPlan:
     return next(p for p in plan_of(request).layers if p.subject.layer == layer)
-
-
-def _source(
-    request: ScoreRequest,
-    plan: CheckpointPlan,
-    domain: str,
-    number: int,
-    recipe: FeaturesRecipe,
-) -> ImageSource:
-    if recipe.input.domain == "real":
-        return RealSource(
-            open_folder(request.images),
-            plan.manifest.segments[number],
-            plan.preprocessing,
-            request.options.workers,
-        )
-    return SyntheticSource(
-        recipe.input,
-        plan.preprocessing.size,
-        recipe.mean,
-        recipe.std,
-        resolve_device(request.options.device),
-    )
-
-
-def _batch_size(request: ScoreRequest) -> BatchSize:
-    device = resolve_device(request.options.device)
-    return _batch_sizes(
-        request.checkpoint, request.options.batch_size or BATCH_SIZES.get(device, 64)
-    )
-
-
-@lru_cache(maxsize=8)
-def _batch_sizes(checkpoint: str, size: int) -> BatchSize:
-    """Return the one batch size of a checkpoint in this process: a halved one is remembered."""
-    return BatchSize(size)
-
-
-def _backbone(request: ScoreRequest, plan: CheckpointPlan) -> "Backbone":
-    return _load_backbone(
-        request.checkpoint,
-        request.architecture,
-        plan.identity.digest,
-        plan.preprocessing.size,
-        resolve_device(request.options.device),
-        request.settings.precision,
-    )
-
-
-@lru_cache(maxsize=1)
-def _load_backbone(
-    identifier: str,
-    architecture: str | None,
-    digest: str,
-    image_size: int,
-    device: str,
-    precision: str,
-) -> "Backbone":
-    from soapworks.backbones import build_backbone, open_checkpoint
-
-    checkpoint = open_checkpoint(identifier, architecture=architecture)
-    if checkpoint.digest != digest:
-        raise CheckpointError(
-            f"{identifier} was changed while the run was under way: run the same command again."
-        )
-    return build_backbone(checkpoint, image_size=image_size, device=device, precision=precision)
-
-
-def resolve_device(device: str) -> str:
-    """Return the device meant by ``auto``: the first CUDA device, Apple's, or the CPU."""
-    if device != "auto":
-        return device
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

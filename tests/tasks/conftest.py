@@ -53,11 +53,22 @@ def run_stages(request: ScoreRequest) -> list[dict[str, Any]]:
     request = request.model_copy(update={"manifest": manifest, "identity": identity})
     plan = plan_of(request)
     missing = find_missing(request.store(), plan)
-    for domain in ("real", "synthetic"):
-        stages.extract_stage(request, domain)
-    for layer in plan.layers:
-        for stage in (stages.pca_stage, stages.score_stage, stages.head_stage):
-            stage(request, layer.subject.layer)
+    layers = [layer.subject.layer for layer in plan.layers]
+    if request.options.keep_features == "all":
+        for domain in ("real", "synthetic"):
+            stages.extract_stage(request, domain)
+        for layer in layers:
+            for stage in (stages.pca_stage, stages.score_stage, stages.head_stage):
+                stage(request, layer)
+    else:
+        stages.moments_stage(request)
+        for layer in layers:
+            stages.pca_stage(request, layer)
+        for domain in ("real", "synthetic"):
+            stages.responses_stage(request, domain)
+        for layer in layers:
+            for stage in (stages.score_stage, stages.head_stage):
+                stage(request, layer)
     return summarize(request.store(), plan, missing)
 
 
