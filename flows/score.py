@@ -2,12 +2,13 @@
 
 from typing import Any, cast
 
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from flows.artifacts import publish_summary
 from tasks import stages
+from tasks.events import stage
 from tasks.planning import find_missing
 from tasks.project import project, refuse_if_too_large
 from tasks.request import ScoreRequest, plan_of
@@ -16,7 +17,13 @@ from tasks.stages import StageResult
 from tasks.summarize import summarize
 
 
-@flow(name="score", flow_run_name="score {checkpoints}", validate_parameters=True)
+def run_name() -> str:
+    """Return the name of the running flow: its first checkpoint and how many more."""
+    first, *others = runtime.flow_run.parameters["checkpoints"]
+    return f"score {first}" + (f" and {len(others)} more" if others else "")
+
+
+@flow(name="score", flow_run_name=run_name)
 def score_checkpoints(
     checkpoints: list[str],
     images: str,
@@ -62,10 +69,13 @@ def score_checkpoints(
         refuse_if_too_large(project(store, plan, missing, memory=request.options.memory), store)
         extract_features(request, "real")
         extract_features(request, "synthetic")
-        for layer in (one.subject.layer for one in plan.layers):
-            fit_components(request, layer)
-            score_components(request, layer)
-            export_head(request, layer)
+        with stage("score", checkpoint, len(plan.layers), "layers") as advance:
+            # Layer by layer: its features are still in the page cache when they are read again.
+            for layer in (one.subject.layer for one in plan.layers):
+                fit_components(request, layer)
+                score_components(request, layer)
+                export_head(request, layer)
+                advance(1)
         rows += summarize(store, plan, missing)
     publish_summary(rows)
     return rows

@@ -4,6 +4,7 @@ Stages emit events; progress bars, logs and artifacts are listeners. Nothing in 
 listens, and with nobody listening an event costs nothing.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -79,3 +80,18 @@ def emit(event: Event) -> None:
     """Tell everyone who listens."""
     for listener in _listeners.get():
         listener(event)
+
+
+@contextmanager
+def stage(name: str, subject: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Tell of a stage that is done inside the block.
+
+    Yields
+    ------
+    callable
+        To be called with the number of units done since the last call.
+    """
+    emit(StageStarted(name, subject, total, unit))
+    started = time.monotonic()
+    yield lambda n: emit(StageAdvanced(name, subject, n))
+    emit(StageFinished(name, subject, False, time.monotonic() - started))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import psutil
 from dask.delayed import delayed
+from threadpoolctl import threadpool_limits
 
 from soapworks.errors import ResourceError
 from soapworks.moments import Moments
@@ -147,7 +148,9 @@ def make_pca(store: Store, recipe: PcaRecipe, moments: Sequence[Product]) -> Pro
         total = read_moments(moments[0])
         for product in moments[1:]:
             total.merge(read_moments(product))
-        pca = fit(total)
+        # One thread, so that the components do not depend on the number of cores.
+        with threadpool_limits(1):
+            pca = fit(total)
         write_arrays(
             attempt.writer.zarr_group(GROUP, mode="w"),
             "pca",

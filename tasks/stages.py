@@ -4,13 +4,12 @@ Each function does one stage for one request and says whether everything was the
 know no workflow engine; flows wrap them as tasks, tests call them as they are.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from storage_schemas.recipes import FeaturesRecipe, RealInput, ResponsesRecipe, SyntheticInput
 from storage_schemas.store import Product
-from tasks.events import StageFinished, StageStarted, emit
+from tasks.events import StageFinished, emit
 from tasks.export import make_head
 from tasks.extract import STAGE as EXTRACT
 from tasks.extract import extract
@@ -19,7 +18,7 @@ from tasks.identify import identify, known_identity
 from tasks.index_images import publish_manifest, scan_images
 from tasks.loading import batch_size, load_backbone, open_source
 from tasks.obtain import require
-from tasks.planning import CheckpointPlan, LayerPlan, find_missing
+from tasks.planning import LayerPlan, find_missing
 from tasks.request import ScoreRequest, plan_of
 from tasks.respond import make_responses
 from tasks.score import make_scores
@@ -115,14 +114,14 @@ def pca_stage(request: ScoreRequest, layer: str) -> StageResult:
         ]
         return make_pca(store, plan.pca, moments)
 
-    return _stage("pca", request, layer, store.find(plan.pca), make)
+    return _found_or_made(store.find(plan.pca), make)
 
 
 def score_stage(request: ScoreRequest, layer: str) -> StageResult:
     """Count a layer's responses in both domains and score its components."""
     store, plan = request.store(), _layer_plan(request, layer)
     options = request.options
-    features = {recipe.key: recipe for recipe in (*plan.real, *plan.synthetic)}
+    features = {recipe.key: recipe for recipe in plan.features}
 
     def make() -> Product:
         pca = require(store, plan.pca)
@@ -143,7 +142,7 @@ def score_stage(request: ScoreRequest, layer: str) -> StageResult:
         )
         return make_scores(store, plan.scores, pca, real, synthetic)
 
-    return _stage("score", request, layer, store.find(plan.scores), make)
+    return _found_or_made(store.find(plan.scores), make)
 
 
 def head_stage(request: ScoreRequest, layer: str) -> StageResult:
@@ -153,41 +152,28 @@ def head_stage(request: ScoreRequest, layer: str) -> StageResult:
     def make() -> Product:
         return make_head(store, plan.head, require(store, plan.pca), require(store, plan.scores))
 
-    return _stage("head", request, layer, store.find(plan.head), make)
-
-
-def _stage(
-    stage: str,
-    request: ScoreRequest,
-    layer: str,
-    found: Product | None,
-    make: Callable[[], Product],
-) -> StageResult:
-    subject, started = f"{request.checkpoint} · {layer}", time.monotonic()
-    if found is None:
-        emit(StageStarted(stage, subject, 1, "layers"))
-    product = found or make()
-    emit(StageFinished(stage, subject, found is not None, time.monotonic() - started))
-    return StageResult([product.key], found is not None)
+    return _found_or_made(store.find(plan.head), make)
 
 
 def _stream_stage(
     request: ScoreRequest, domain: str, statistic: Statistic[R], wanted: Sequence[R]
 ) -> StageResult:
-    store, plan, options = request.store(), plan_of(request), request.options
-    features = _features_by_key(plan)
+    """Pass over every segment of a domain that some layer's statistic lacks."""
+    store, plan = request.store(), plan_of(request)
+    options = request.options
+    features = {one.key: one for la in plan.layers for one in (*la.real, *la.synthetic)}
     segments: dict[RealInput | SyntheticInput, dict[R, FeaturesRecipe]] = {}
     for recipe in wanted:
         about = features[recipe.features]
         segments.setdefault(about.input, {})[recipe] = about
     made: list[Product] = []
-    for recipes in segments.values():
+    for segment in segments.values():
         made += stream(
             store,
             load_backbone(request, plan),
             statistic,
-            recipes,
-            open_source(request, plan, next(iter(recipes.values()))),
+            segment,
+            open_source(request, plan, next(iter(segment.values()))),
             batch_size(request),
             memory=options.memory,
             workers=options.workers,
@@ -197,8 +183,8 @@ def _stream_stage(
     return StageResult([product.key for product in made], not made)
 
 
-def _features_by_key(plan: CheckpointPlan) -> dict[str, FeaturesRecipe]:
-    return {f.key: f for layer in plan.layers for f in (*layer.real, *layer.synthetic)}
+def _found_or_made(found: Product | None, make: Callable[[], Product]) -> StageResult:
+    return StageResult([(found or make()).key], found is not None)
 
 
 def _layer_plan(request: ScoreRequest, layer: str) -> LayerPlan:
