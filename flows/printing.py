@@ -13,7 +13,7 @@ from rich.table import Table
 from storage_schemas.recipes import RECIPES
 from storage_schemas.store import Product
 from storage_schemas.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
-from tasks.project import Projection
+from tasks.project import Cost, Projection
 from tasks.sizes import size
 from tasks.summarize import COLUMNS
 
@@ -60,6 +60,8 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
         for kind, n in p.products.items():
             if n:
                 table.add_row(f"  {kind}", f"{n} products, {size(p.n_bytes[kind])}")
+        for mode, name in (("all", "features kept"), ("none", "features streamed")):
+            table.add_row(name, _cost(p.modes[mode], chosen=mode == p.keep_features))
         table.add_row("disk", f"{size(p.total_bytes)} of {size(p.free_bytes)} free")
         table.add_row("memory, extraction", f"{size(p.extraction_memory)} beside activations")
         table.add_row("memory, statistics", f"at most {size(p.statistics_memory)} (--memory)")
@@ -140,6 +142,12 @@ def console() -> Console:
     """Return the console of standard output, wide where it is no terminal."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def _cost(cost: Cost, *, chosen: bool) -> str:
+    besides = f", {size(cost.work_bytes)} more while it runs" if cost.work_bytes else ""
+    mark = " (as asked)" if chosen else ""
+    return f"{cost.forward_passes} forward passes, {size(cost.disk_bytes)} on disk{besides}{mark}"
 
 
 def _outline(product: Product) -> dict[str, Any]:

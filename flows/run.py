@@ -80,7 +80,7 @@ def plan_run(
         known = known_identity(store, checkpoint, architecture)
         identity = read_identity(known) if known else look_at(checkpoint, architecture)
         plan = plan_checkpoint(identity, manifest, settings)
-        missing = find_missing(store, plan)
+        missing = find_missing(store, plan, options.keep_features)
         result.append((plan, project(store, plan, missing, memory=options.memory)))
     return result
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from storage_schemas.recipes import FeaturesRecipe
+
 
 class BatchSize:
     """Images per forward pass; halves where memory runs out and stays so.
@@ -20,6 +22,11 @@ class BatchSize:
         if self.size == 1:
             raise error
         self.size //= 2
+
+
+def n_blocks(recipe: FeaturesRecipe) -> int:
+    """Return the number of blocks of a segment."""
+    return -(-recipe.input.n_images // recipe.block_images)
 
 
 def block_spans(n_images: int, block_images: int, numbers: Iterable[int]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from storage_schemas.recipes import FeaturesRecipe
 from storage_schemas.store import Attempt
-from tasks.batches import BatchSize, block_spans
+from tasks.batches import BatchSize, block_spans, n_blocks
 from tasks.events import StageAdvanced, emit
 from tasks.forward import forward_blocks
 from tasks.sources import ImageSource
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 def part_name(number: int) -> str:
     """Return the name of a block's part record."""
     return f"block-{number:06d}"
-
-
-def n_blocks(recipe: FeaturesRecipe) -> int:
-    """Return the number of blocks of a segment."""
-    return -(-recipe.input.n_images // recipe.block_images)
 
 
 def unfinished_blocks(

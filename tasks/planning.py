@@ -45,10 +45,20 @@ class LayerPlan:
     scores: ScoresRecipe
     head: HeadRecipe
 
+    @property
+    def features(self) -> tuple[FeaturesRecipe, ...]:
+        """Features of all segments, of both domains."""
+        return (*self.real, *self.synthetic)
+
+    @property
+    def responses(self) -> tuple[ResponsesRecipe, ...]:
+        """Responses of all segments, in the order of their features."""
+        return (*self.real_responses, *self.synthetic_responses)
+
     def recipes(self) -> Iterator[Recipe]:
         """Yield all recipes in the order in which the data flows."""
-        yield from (*self.real, *self.synthetic, *self.moments, self.pca)
-        yield from (*self.real_responses, *self.synthetic_responses, self.scores, self.head)
+        yield from (*self.features, *self.moments, self.pca)
+        yield from (*self.responses, self.scores, self.head)
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ def find_missing(
         if lacks(layer.pca):
             moments = [m for m in layer.moments if lacks(m)]
         wanted = {r.features for r in [*real, *synthetic]} | {m.features for m in moments}
-        for features in (*layer.real, *layer.synthetic):
+        for features in layer.features:
             if features.key in wanted and store.find(features) is None:
                 absent.add(features.key)
     return Missing(frozenset(missing), frozenset(absent), keep_features)

@@ -24,12 +24,12 @@ from storage_schemas.recipes import FeaturesRecipe, MomentsRecipe, ResponsesReci
 from storage_schemas.records import WORK
 from storage_schemas.store import Attempt, Product, Store
 from storage_schemas.writers import AttemptWriter
-from tasks.batches import BatchSize, block_spans
+from tasks.batches import BatchSize, block_spans, n_blocks
 from tasks.dask_compute import compute, compute_each, reduce_tree
 from tasks.events import StageFinished, StageStarted, emit
 from tasks.fit_pca import images_per_range, merged, moments_of, threads_within, write_moments
 from tasks.obtain import obtain_together
-from tasks.passes import n_blocks, part_name, unfinished_blocks
+from tasks.passes import part_name, unfinished_blocks
 from tasks.respond import counts_of, write_responses
 from tasks.sources import ImageSource
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from soapworks.backbones import Backbone
 
-R = TypeVar("R", MomentsRecipe, ResponsesRecipe)
-Rc = TypeVar("Rc", MomentsRecipe, ResponsesRecipe, contravariant=True)
+R = TypeVar("R", bound=MomentsRecipe | ResponsesRecipe)
+Rc = TypeVar("Rc", bound=MomentsRecipe | ResponsesRecipe, contravariant=True)
 
 Arrays = dict[str, np.ndarray]
 """What is kept of one block."""
