@@ -13,6 +13,7 @@ COMMANDS = {
     "plan": ("flows.commands.plan", "Tell what score would do and cost; compute nothing."),
     "ls": ("flows.commands.inspect", "List the products in a store."),
     "show": ("flows.commands.inspect", "Show one product whole."),
+    "verify": ("flows.commands.verify", "Read everything stored and name what is damaged."),
     "scenes": ("flows.commands.scenes", "Write procedural scenes to try things on."),
 }
 """Name of a command: its module and what it is for."""
