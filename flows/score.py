@@ -1,10 +1,11 @@
 """The main job as a Prefect flow: from checkpoints and photographs to scores and heads."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
-from prefect import flow, runtime, task
+from prefect import State, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from flows.artifacts import publish_summary
 from tasks import stages
@@ -65,20 +66,46 @@ def score_checkpoints(
         request = request.model_copy(update={"manifest": manifest, "identity": identity})
         plan = plan_of(request)
         store = request.store()
-        missing = find_missing(store, plan)
+        keep_features = request.options.keep_features
+        missing = find_missing(store, plan, keep_features)
         refuse_if_too_large(project(store, plan, missing, memory=request.options.memory), store)
-        extract_features(request, "real")
-        extract_features(request, "synthetic")
-        with stage("score", checkpoint, len(plan.layers), "layers") as advance:
-            # Layer by layer: its features are still in the page cache when they are read again.
-            for layer in (one.subject.layer for one in plan.layers):
-                fit_components(request, layer)
-                score_components(request, layer)
-                export_head(request, layer)
-                advance(1)
+        layers = [layer.subject.layer for layer in plan.layers]
+        if keep_features == "all":
+            score_from_features(request, layers)
+        else:
+            score_from_passes(request, layers)
         rows += summarize(store, plan, missing)
     publish_summary(rows)
     return rows
+
+
+def score_from_features(request: ScoreRequest, layers: Sequence[str]) -> None:
+    """Store the features of all images, and make everything else from them."""
+    extract_features(request, "real")
+    extract_features(request, "synthetic")
+    with stage("score", request.checkpoint, len(layers), "layers") as advance:
+        # Layer by layer: its features are still in the page cache when they are read again.
+        for layer in layers:
+            fit_components(request, layer)
+            score_components(request, layer)
+            export_head(request, layer)
+            advance(1)
+
+
+def score_from_passes(request: ScoreRequest, layers: Sequence[str]) -> None:
+    """Store no features: the real images pass once for the components and once to be scored."""
+    stream_moments(request)
+    with stage("pca", request.checkpoint, len(layers), "layers") as advance:
+        for layer in layers:
+            fit_components(request, layer)
+            advance(1)
+    stream_responses(request, "real")
+    stream_responses(request, "synthetic")
+    with stage("score", request.checkpoint, len(layers), "layers") as advance:
+        for layer in layers:
+            score_components(request, layer)
+            export_head(request, layer)
+            advance(1)
 
 
 @task(task_run_name="index · {request.images}", cache_policy=NO_CACHE)
@@ -97,6 +124,18 @@ def identify_checkpoint(request: ScoreRequest) -> list[str]:
 def extract_features(request: ScoreRequest, domain: str) -> list[str]:
     """Run the forward passes that are missing."""
     return shown(stages.extract_stage(request, domain))
+
+
+@task(task_run_name="extract real · {request.checkpoint}", cache_policy=NO_CACHE)
+def stream_moments(request: ScoreRequest) -> list[str]:
+    """Run the real images' first passes that are missing, for the moments of their features."""
+    return shown(stages.moments_stage(request))
+
+
+@task(task_run_name="respond {domain} · {request.checkpoint}", cache_policy=NO_CACHE)
+def stream_responses(request: ScoreRequest, domain: str) -> list[str]:
+    """Run the passes that are missing, for the responses of the components."""
+    return shown(stages.responses_stage(request, domain))
 
 
 @task(task_run_name="pca · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)

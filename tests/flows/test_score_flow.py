@@ -81,6 +81,31 @@ def test_one_command_on_a_running_server(place: Path, prefect_server: str) -> No
     assert [len(json.loads(a["data"])) for a in mine if a["type"] == "table"] == [3]
 
 
+def test_without_features_the_real_images_pass_twice(place: Path, prefect_server: str) -> None:
+    streamed = ("--keep-features", "none", "--layers", "norm")
+    score(place, "--store", "streamed", *streamed, PREFECT_API_URL=prefect_server)
+    (flow_run,) = post(prefect_server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    tasks = post(
+        prefect_server,
+        "task_runs/filter",
+        {
+            "task_runs": {"flow_run_id": {"any_": [flow_run["id"]]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        },
+    )
+    assert [task["name"] for task in tasks] == [
+        "index · photographs",
+        "identify · ./model",
+        "extract real · ./model",
+        "pca · ./model · norm",
+        "respond real · ./model",
+        "respond synthetic · ./model",
+        "score · ./model · norm",
+        "head · ./model · norm",
+    ]
+    assert not (place / "streamed" / "features").exists()
+
+
 def test_what_was_there_shows_as_cached(place: Path, prefect_server: str) -> None:
     score(place, "--store", "again", "--layers", "norm", PREFECT_API_URL=prefect_server)
     rows = score(place, "--store", "again", "--mu", "3", PREFECT_API_URL=prefect_server)
