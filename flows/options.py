@@ -63,6 +63,23 @@ def with_options(model: type[Settings]) -> Callable[[F], F]:
     return decorate
 
 
+def with_request(command: F) -> F:
+    """Give a command the arguments that say what is scored, with what, and how."""
+    for decorate in reversed(
+        (
+            click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
+            click.option("--images", required=True, help="Folder of photographs, a path or URL."),
+            click.option(
+                "--architecture", help="timm's name of the architecture, for weights files."
+            ),
+            with_options(ScoreSettings),
+            with_options(RunOptions),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
 def collect(model: type[S], given: dict[str, Any]) -> S:
     """Return the model made of a command's options, taking them out of ``given``.
 
@@ -127,4 +144,4 @@ class _NumberOrThreshold(click.ParamType):
             self.fail(f"{value!r} is neither a number nor 'threshold'.")
 
 
-__all__ = ["Bytes", "Numbers", "RunOptions", "ScoreSettings", "collect", "with_options"]
+__all__ = ["RunOptions", "ScoreSettings", "collect", "with_request"]

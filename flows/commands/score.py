@@ -6,15 +6,11 @@ from typing import Any
 
 import click
 
-from flows.options import RunOptions, ScoreSettings, collect, with_options
+from flows.options import RunOptions, ScoreSettings, collect, with_request
 
 
 @click.command()
-@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
-@click.option("--images", required=True, help="Folder of photographs, a path or URL.")
-@click.option("--architecture", help="timm's name of the architecture, for weights files.")
-@with_options(ScoreSettings)
-@with_options(RunOptions)
+@with_request
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 @click.option("--verbose", is_flag=True, help="Show the workflow engine's log as well.")
