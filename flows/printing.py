@@ -54,6 +54,7 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
         missing = [layer for layer in p.layers if layer not in p.cached_layers]
         left_out = f" ({p.n_unreadable} unreadable left out)" if p.n_unreadable else ""
         table.add_row("images", f"{p.n_images} real{left_out}, {p.n_synthetic} synthetic")
+        table.add_row("preprocessing", p.preprocessing)
         table.add_row("there already", ", ".join(p.cached_layers) or "nothing")
         table.add_row("to be made", ", ".join(missing) or "nothing")
         table.add_row("forward passes", f"{p.forward_passes} images")

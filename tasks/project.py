@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from soapworks.errors import ResourceError
+from soapworks.images.preprocessing import Preprocessing
 from storage_schemas.recipes import FeaturesRecipe, RealInput, SyntheticInput
 from storage_schemas.store import Store
 from tasks.batches import n_blocks
@@ -40,6 +41,8 @@ class Projection:
     """What a run would cost."""
 
     checkpoint: str
+    preprocessing: str
+    """How an image becomes the model's input, in words."""
     n_images: int
     """Photographs."""
     n_unreadable: int
@@ -97,6 +100,7 @@ def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int
     cost = modes[missing.keep_features]
     return Projection(
         checkpoint=plan.identity.identifier,
+        preprocessing=_in_words(plan.preprocessing),
         n_images=plan.manifest.n_images,
         n_unreadable=len(plan.manifest.unreadable),
         n_synthetic=plan.settings.synthetic_images,
@@ -226,3 +230,11 @@ def _positions(plan: CheckpointPlan, recipe: FeaturesRecipe) -> int:
 
 def _moments_bytes(channels: int) -> int:
     return FLOAT64 * channels * (channels + 1)
+
+
+def _in_words(preprocessing: Preprocessing) -> str:
+    mean, std = (
+        ", ".join(f"{value:.3g}" for value in values)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return f"{preprocessing.mode} to {preprocessing.size} pixels, mean {mean}, std {std}"
