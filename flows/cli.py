@@ -14,6 +14,7 @@ COMMANDS = {
     "ls": ("flows.commands.inspect", "List the products in a store."),
     "show": ("flows.commands.inspect", "Show one product whole."),
     "verify": ("flows.commands.verify", "Read everything stored and name what is damaged."),
+    "gc": ("flows.commands.gc", "Make room: delete features, leftovers, old products."),
     "scenes": ("flows.commands.scenes", "Write procedural scenes to try things on."),
 }
 """Name of a command: its module and what it is for."""

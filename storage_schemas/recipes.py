@@ -8,7 +8,6 @@ is raised by hand when the stage's results change, and never derived from source
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -214,20 +213,21 @@ class HeadRecipe(_SubjectRecipe):
     centred: bool = False
 
 
-INPUTS = ("features", "moments", "pca", "real", "synthetic", "scores")
-"""Fields of recipes that hold keys of products: one, or several in order."""
-
-
-def input_keys(recipe: Mapping[str, Any]) -> frozenset[str]:
-    """Return the keys of the products that a product was made from.
+def input_keys(recipe: Any) -> frozenset[str]:
+    """Return every key that a recipe names: of products it was made from, and other digests.
 
     Parameters
     ----------
     recipe
         The recipe's fields as they are stored.
     """
-    named = (recipe.get(field, ()) for field in INPUTS)
-    return frozenset(key for some in named for key in ([some] if isinstance(some, str) else some))
+    if isinstance(recipe, str):
+        return frozenset([recipe] if re.fullmatch(KEY_PATTERN, recipe) else [])
+    if isinstance(recipe, dict):
+        recipe = list(recipe.values())
+    if not isinstance(recipe, (list, tuple)):
+        return frozenset()
+    return frozenset().union(*map(input_keys, recipe))
 
 
 RECIPES: dict[str, type[Recipe]] = {
