@@ -1,7 +1,7 @@
 """Index a folder of photographs: read what is new, digest and check it, cut it in segments."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from storage_schemas.manifest import (
 )
 from storage_schemas.store import Attempt, Product, Store
 from tasks.dask_compute import compute_each
-from tasks.events import Notice, StageAdvanced, StageStarted, emit
+from tasks.events import Notice, emit, stage
 from tasks.obtain import obtain
 from tasks.settings import ScoreSettings
 
@@ -53,8 +53,10 @@ def scan_images(store: Store, images: str, settings: ScoreSettings, *, workers: 
     scan = _Scan.of(store, images, settings)
     entries = list(scan.known)
     if scan.new:
-        emit(StageStarted("index", scan.folder.url, len(scan.new), "files"))
-        entries += _inspect(scan.folder, scan.new, workers=workers)
+        with stage("index", scan.folder.url, len(scan.new), "files") as advance:
+            for found in _inspect(scan.folder, scan.new, workers=workers):
+                entries += found
+                advance(len(found))
     return scan.manifest(entries, settings)
 
 
@@ -132,16 +134,14 @@ def inspect_file(folder: ImageFolder, file: ImageFile) -> ImageEntry:
     return ImageEntry(file.path, file.size, file.fingerprint, digest, width, height)
 
 
-def _inspect(folder: ImageFolder, files: Sequence[ImageFile], *, workers: int) -> list[ImageEntry]:
+def _inspect(
+    folder: ImageFolder, files: Sequence[ImageFile], *, workers: int
+) -> Iterator[list[ImageEntry]]:
     def inspect_some(some: Sequence[ImageFile]) -> list[ImageEntry]:
         return [inspect_file(folder, file) for file in some]
 
     groups = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    entries: list[ImageEntry] = []
-    for found in compute_each(inspect_some, groups, workers=workers):
-        entries += found
-        emit(StageAdvanced("index", folder.url, len(found)))
-    return entries
+    return compute_each(inspect_some, groups, workers=workers)
 
 
 def _earlier_manifests(store: Store, url: str) -> list[tuple[bool, Manifest]]:
