@@ -1,0 +1,85 @@
+"""A process that runs all stages of a request, with something going wrong on the way."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.primitives import Fault, Interference
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child is to do."""
+
+    request: Any
+    """A ScoreRequest."""
+    folder: Path
+    """Where it says what it did: forwards, outcome, log."""
+    fault: Fault | None = None
+    sabotage: Callable[[], None] | None = None
+    """A function of a module, called before the run: breaks something in this process."""
+    host: str = ""
+    """Name of the machine that it pretends to run on."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def work(job: Job) -> None:
+    """Run the job; what happened is in the job's folder."""
+    _redirect(job.folder / "log")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ |= job.environment
+    import torch
+
+    from storage_schemas import processes
+    from tests.tasks.conftest import run_stages
+
+    torch.set_num_threads(1)
+    if job.host:
+        machine = {**processes.this_machine(), "host": job.host}
+        processes.this_machine = lambda: machine  # type: ignore[assignment]
+    count_forwards(job.folder / "forwards")
+    if job.sabotage:
+        job.sabotage()
+    if job.fault:
+        log = job.folder / "steps" if job.fault.kind == "trace" else None
+        Interference(job.request.options.store, job.fault, log).arm()
+    outcome: dict[str, Any] = {"error": None, "clear": True}
+    try:
+        run_stages(job.request)
+    except BaseException as error:
+        import traceback
+
+        from soapworks.errors import SoapworksError
+
+        traceback.print_exc()
+        outcome = {"error": f"{type(error).__name__}: {error}"}
+        outcome["clear"] = isinstance(error, SoapworksError)
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        (job.folder / "outcome.json").write_text(json.dumps(outcome))
+
+
+def count_forwards(file: Path) -> None:
+    """Write down every forward pass as it begins, so that a kill does not hide it."""
+    from soapworks.backbones import Backbone
+
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    original = Backbone.features
+
+    def features(self: Any, images: Any, layers: Any) -> Any:
+        os.write(log, f"{len(images)} {','.join(layers)}\n".encode())
+        return original(self, images, layers)
+
+    Backbone.features = features  # type: ignore[method-assign]
+
+
+def _redirect(log: Path) -> None:
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)

@@ -1,0 +1,36 @@
+"""Imports all that a run needs, so that children forked from here are there at once.
+
+Imports and nothing else: no threads, no event loop, no file system of fsspec may exist before
+the fork.
+"""
+
+import aiobotocore.session  # type: ignore[import-untyped]
+import dask.threaded
+import pyarrow.parquet
+import s3fs
+import scipy.linalg
+import timm
+import torchvision
+import zarr.storage
+
+import soapworks.backbones
+import soapworks.backbones.backbone
+import soapworks.images.reading
+import soapworks.synthesis
+import tasks.stages
+import tests.faults.child
+import tests.tasks.conftest
+
+__all__ = [
+    "aiobotocore",
+    "dask",
+    "pyarrow",
+    "s3fs",
+    "scipy",
+    "soapworks",
+    "tasks",
+    "tests",
+    "timm",
+    "torchvision",
+    "zarr",
+]

@@ -1,0 +1,120 @@
+"""What a store must look like: read from its files by FORMAT.md, not by the code under test."""
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Forwards = Counter[tuple[int, tuple[str, ...]]]
+"""(images, layers) of a forward pass -> how often."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A product as its bytes on disk say."""
+
+    address: str
+    stated: dict[str, Any]
+    """``files`` of its record."""
+    found: dict[str, dict[str, Any]]
+    """The same, from the bytes that are there."""
+
+
+def published(store: Path) -> dict[str, Published]:
+    """Return address -> product, for every completion record."""
+    found = {}
+    for file in sorted(store.glob("*/*/record.json")):
+        address = f"{file.parent.parent.name}/{file.parent.name}"
+        record = json.loads(file.read_bytes())
+        data = file.parent / record["attempt"]
+        # Where the record names a file that is not there, it is left out here and they differ.
+        files = {name: of(data / name) for name in record["files"] if (data / name).is_file()}
+        found[address] = Published(address, record["files"], files)
+    return found
+
+
+def of(file: Path) -> dict[str, Any]:
+    """Return size and digest of a file, as a record has them."""
+    data = file.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def differences(store: Path, reference: dict[str, Published]) -> list[str]:
+    """Return what is published and is not, to the byte, what an undisturbed run published."""
+    wrong = []
+    for address, product in published(store).items():
+        expected = reference.get(address)
+        if expected is None:
+            wrong.append(f"{address} is of no undisturbed run")
+        elif product.stated != expected.stated:
+            wrong.append(f"{address}: its record differs")
+        elif product.found != expected.found:
+            wrong.append(f"{address}: its bytes differ")
+    return wrong
+
+
+def lacking(store: Path, reference: Path) -> Forwards:
+    """Return the forward passes that a run on ``store`` has to do, in blocks.
+
+    A block is done for a layer if its product is published, or if an attempt has a note of the
+    block whose files are there with those very bytes.
+    """
+    missing: dict[str, dict[int, list[str]]] = {}
+    sizes: dict[tuple[str, int], int] = {}
+    for address in sorted((reference / "features").iterdir()):
+        recipe = json.loads((address / "recipe.json").read_bytes())
+        n, block = recipe["input"]["n_images"], recipe["block_images"]
+        source = json.dumps(recipe["input"], sort_keys=True)
+        done = _done(store / "features" / address.name)
+        for number in range(-(-n // block)):
+            sizes[source, number] = min(block, n - number * block)
+            if done is not None and number not in done:
+                layers = missing.setdefault(source, {}).setdefault(number, [])
+                layers.append(recipe["subject"]["layer"])
+    return Counter(
+        (sizes[source, number], tuple(sorted(layers)))
+        for source, blocks in missing.items()
+        for number, layers in blocks.items()
+    )
+
+
+def _done(address: Path) -> set[int] | None:
+    """Return the numbers of the blocks that are done; None if all are."""
+    if (address / "record.json").exists():
+        return None
+    done = set()
+    for note in address.glob("attempt-*/parts/block-*.json"):
+        attempt = note.parent.parent
+        with contextlib.suppress(ValueError):  # torn by a power cut
+            files = json.loads(note.read_bytes())["files"]
+            if all(
+                (attempt / name).is_file() and of(attempt / name) == digest
+                for name, digest in files.items()
+            ):
+                done.add(int(note.stem.partition("-")[2]))
+    return done
+
+
+def forwards(file: Path) -> Forwards:
+    """Return the forward passes that a child wrote down."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return Counter(
+        (int(n), tuple(sorted(layers.split(",")))) for n, layers in map(str.split, lines)
+    )
+
+
+def n_images(passes: Forwards) -> int:
+    """Return the number of images in some forward passes."""
+    return sum(n * times for (n, _), times in passes.items())
+
+
+def tree(store: Path) -> Iterator[str]:
+    """Yield the paths of all files, attempts without their names."""
+    for file in store.rglob("*"):
+        if file.is_file():
+            parts = file.relative_to(store).parts
+            yield "/".join("attempt" if p.startswith("attempt-") else p for p in parts)
