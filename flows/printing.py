@@ -63,6 +63,12 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
                 table.add_row(f"  {kind}", f"{n} products, {size(p.n_bytes[kind])}")
         for mode, name in (("all", "features kept"), ("none", "features streamed")):
             table.add_row(name, _cost(p.modes[mode], chosen=mode == p.keep_features))
+        if p.images_without_features:
+            table.add_row(
+                "without features",
+                f"{p.images_without_features} images: once photographs are added or removed, or "
+                "with another --moments-precision, they need a forward pass again",
+            )
         table.add_row("disk", f"{size(p.total_bytes)} of {size(p.free_bytes)} free")
         table.add_row("memory, extraction", f"{size(p.extraction_memory)} beside activations")
         table.add_row("memory, statistics", f"at most {size(p.statistics_memory)} (--memory)")

@@ -7,6 +7,7 @@ from typing import get_args
 from soapworks.errors import ResourceError
 from soapworks.images.preprocessing import Preprocessing
 from storage_schemas.recipes import FeaturesRecipe, RealInput, SyntheticInput
+from storage_schemas.records import RECORD
 from storage_schemas.store import Store
 from tasks.batches import n_blocks
 from tasks.planning import CheckpointPlan, Missing
@@ -55,6 +56,9 @@ class Projection:
     """The storage mode that was asked for; what follows is its."""
     forward_passes: int
     """Images that have to go through the network; twice counts twice."""
+    images_without_features: int
+    """Images with no features in the store after the run: they pass the network again for
+    whatever reads features, for example when photographs are added."""
     products: dict[str, int]
     """Products to be made, by kind."""
     n_bytes: dict[str, int]
@@ -108,6 +112,7 @@ def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int
         cached_layers=tuple(la.subject.layer for la in plan.layers if la.head not in missing),
         keep_features=missing.keep_features,
         forward_passes=cost.forward_passes,
+        images_without_features=_without_features(store, plan, missing),
         products=dict(products),
         n_bytes=dict(n_bytes),
         extraction_memory=_pass_memory(plan, missing) if cost.forward_passes else 0,
@@ -115,6 +120,23 @@ def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int
         free_bytes=store.free_bytes(),
         modes=modes,
     )
+
+
+def _without_features(store: Store, plan: CheckpointPlan, missing: Missing) -> int:
+    """Return how many images lack the features of a layer, and will."""
+    # One listing tells of most that is gone; whether features are whole is not asked here.
+    there = set((store.location / "features").names())
+    gone = {
+        features.input: features.input.n_images
+        for layer in plan.layers
+        for features in layer.features
+        if features not in missing
+        and (
+            (address := store.address(features)).name not in there
+            or (address / RECORD).size() is None
+        )
+    }
+    return sum(gone.values())
 
 
 def _products(plan: CheckpointPlan, missing: Missing) -> tuple[Counter[str], Counter[str]]:
