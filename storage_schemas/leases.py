@@ -151,14 +151,20 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
     StoreError
         If the storage fails.
     """
-    standing = holding(folder)
+    standing = holding(folder, default_seconds=seconds)
     if standing is not None and not standing.expired:
         return None
     lease = Lease(folder, standing.number + 1 if standing else 1, seconds)
-    if not lease.file.create(lease.content(), durable=False):
-        return None
-    if not holds(lease.file, lease.token):
-        return None  # on a server that has no conditional puts, another was a moment later
+    # What was created is asked of the file: a put that was repeated after a lost answer finds its
+    # own lease, and where a server has no conditional puts another may have been a moment later.
+    try:
+        lease.file.create(lease.content(), durable=False)
+        if not holds(lease.file, lease.token):
+            return None
+    except StoreError:
+        with contextlib.suppress(StoreError):
+            lease.release()
+        raise
     heartbeats.start(lease)
     # Between looking and creating, others may have come and gone, and a later number may stand.
     for number in numbers(folder):

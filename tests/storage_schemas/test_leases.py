@@ -97,10 +97,38 @@ def test_a_lease_with_nonsense_expires_too(folder, clock, seconds):
 def test_an_unreadable_lease_expires_too(folder, clock):
     (folder / "lease-000003.json").write_bytes(b"{")
     assert not holding(folder).expired
-    clock.now += 61
+    clock.now += 4
+    assert acquire(folder, 5) is None
+    clock.now += 2
     lease = acquire(folder, 5)
     assert numbers(folder) == [4]
     lease.release()
+
+
+def test_a_lease_whose_answer_was_lost_is_held(folder, monkeypatch):
+    real = Disk.create
+
+    def create_twice(self, path, data, *, durable):  # as a client does that got no answer
+        real(self, path, data, durable=durable)
+        return real(self, path, data, durable=durable)
+
+    monkeypatch.setattr(Disk, "create", create_twice)
+    lease = acquire(folder, 60)
+    assert lease is not None
+    lease.release()
+
+
+def test_a_lease_that_could_not_be_taken_is_not_left(folder, monkeypatch):
+    real = Disk.create
+
+    def create(self, path, data, *, durable):
+        real(self, path, data, durable=durable)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(Disk, "create", create)
+    with pytest.raises(StoreError):
+        acquire(folder, 60)
+    assert numbers(folder) == []
 
 
 def test_the_heartbeat_is_seen(folder):
