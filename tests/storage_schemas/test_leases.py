@@ -265,7 +265,7 @@ def test_numbers_do_not_end(folder, clock):
 
 def test_who_comes_late_with_a_lower_number_does_not_hold(folder, monkeypatch):
     # Between looking and creating, others took over, and the lower numbers are free again.
-    monkeypatch.setattr(leases, "holding", lambda _folder: None)
+    monkeypatch.setattr(leases, "holding", lambda _folder, **_: None)
     put(folder, 5)
     assert acquire(folder, 5) is None
     assert numbers(folder) == [5]
