@@ -2,12 +2,15 @@
 
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from storage_schemas.store import Store
 from tasks.request import ScoreRequest
@@ -17,6 +20,7 @@ from tests.faults.child import Job, work
 from tests.faults.primitives import Fault
 
 DEADLINE = 120.0
+KILLS = ("kill", "power")
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -35,6 +39,8 @@ class Outcome:
     clear: bool
     """Whether the error was one that says in a sentence what to do."""
     finished: bool
+    struck: bool
+    """Whether the fault came."""
     forwards: oracle.Forwards
     log: str
 
@@ -47,21 +53,23 @@ class Child:
         self._process = _CONTEXT.Process(target=work, args=(job,), daemon=True)
         self._process.start()
 
-    @property
-    def pid(self) -> int:
-        assert self._process.pid is not None
-        return self._process.pid
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it is there."""
+        if self._process.is_alive() and self._process.pid is not None:
+            os.kill(self._process.pid, number)
 
-    def ended(self) -> bool:
+    def ended(self, seconds: float = 0.0) -> bool:
+        """Return whether it ends within some time."""
+        self._process.join(seconds)
         return self._process.exitcode is not None
 
     def wait(self, seconds: float = DEADLINE) -> Outcome:
         """Return how it ended; one that hangs is killed, which fails the test."""
-        self._process.join(seconds)
-        log, hung = self.folder / "log", self._process.exitcode is None
+        hung = not self.ended(seconds)
         if hung:
-            self._process.kill()
+            self.signal(signal.SIGKILL)
             self._process.join()
+        log = self.folder / "log"
         said = log.read_text()[-3000:] if log.exists() else ""
         code = self._process.exitcode
         self._process.close()
@@ -74,6 +82,7 @@ class Child:
             error=outcome and outcome["error"],
             clear=bool(outcome and outcome.get("clear")),
             finished=outcome is not None and outcome["error"] is None,
+            struck=(self.folder / "struck").exists(),
             forwards=oracle.forwards(self.folder / "forwards"),
             log=said,
         )
@@ -92,12 +101,13 @@ class Arena:
 
     def __init__(self, folder: Path, checkpoint: Path, photographs: Path) -> None:
         self.folder, self._checkpoint, self._photographs = folder, checkpoint, photographs
+        self.counts: Counter[str] = Counter()
         self.reference = folder / "reference"
-        outcome = self.start(self.reference).wait()
-        assert outcome.finished, outcome.log
+        self.undisturbed = self.start(self.reference).wait()
+        assert self.undisturbed.finished, self.undisturbed.log
         self.expected = oracle.published(self.reference)
-        self.tree = sorted(oracle.tree(self.reference))
-        self.forwards = outcome.forwards
+        self._trees = {"all": sorted(oracle.tree(self.reference))}
+        self._steps: dict[str, list[tuple[str, str]]] = {}
 
     def request(self, store: Path | str, **options: Any) -> ScoreRequest:
         """Return the request, on a store."""
@@ -120,52 +130,82 @@ class Arena:
         options = more.pop("options", {})
         return Child(Job(self.request(store, **options), self.scratch(), fault, **more))
 
-    def steps(self) -> list[tuple[str, str]]:
+    def steps(self, keep: str = "all") -> list[tuple[str, str]]:
         """Return the (step, path) of all changes that an undisturbed run makes to its store."""
-        child = self.start(self.scratch() / "store", Fault("trace"))
-        outcome = child.wait()
-        assert outcome.finished, outcome.log
-        lines = (child.folder / "steps").read_text().splitlines()
-        return [(step, path) for step, _, path in (line.partition(" ") for line in lines)]
+        if keep not in self._steps:
+            child = self.start(
+                self.scratch() / "store", Fault("trace"), options={"keep_features": keep}
+            )
+            outcome = child.wait()
+            assert outcome.finished, outcome.log
+            lines = (child.folder / "steps").read_text().splitlines()
+            self._steps[keep] = [
+                (s, path) for s, _, path in (line.partition(" ") for line in lines)
+            ]
+        return self._steps[keep]
 
     def check_visible(self, store: Path) -> None:
         """Check that what can be seen is whole and right, however a run was disturbed."""
         assert oracle.differences(store, self.expected) == []
 
-    def check_recovers(self, store: Path, *, exact: bool = True, **options: Any) -> Outcome:
+    def check_recovers(
+        self, store: Path, *, keep: str = "all", exact: bool = True, **options: Any
+    ) -> Outcome:
         """Run the same command undisturbed, and check bytes, forward passes and leftovers.
 
         Parameters
         ----------
+        keep
+            Whether features are kept.
         exact
             Whether precisely the blocks that lack must go through the network.
         """
-        needed = oracle.lacking(store, self.reference)
-        outcome = self.start(store, options=options).wait()
+        needed = self.lacking(store, keep)
+        outcome = self.start(store, options={"keep_features": keep, **options}).wait()
         assert outcome.finished, outcome.log
         if exact:
             assert outcome.forwards == needed
+        self.check_whole(store, keep)
+        return outcome
+
+    def check_whole(self, store: Path, keep: str = "all") -> None:
+        """Check that everything is there, byte by byte, and nothing else once it is cleaned."""
         self.check_visible(store)
-        assert sorted(oracle.published(store)) == sorted(self.expected)
+        kinds = () if keep == "all" else ("features",)
+        wanted = {address for address in self.expected if not address.startswith(kinds or "-")}
+        assert set(oracle.published(store)) == wanted
         # What the killed left behind is known as such, and when that is gone all is as it was.
         works = Store(store, lease_seconds=0.5)
         for location, _ in works.abandoned(patience=2.0):
             works.discard(location)
-        assert sorted(oracle.tree(store)) == self.tree
-        return outcome
+        tree = [path for path in self._trees["all"] if not path.startswith(kinds or "-")]
+        assert sorted(oracle.tree(store)) == tree
 
-    def disturb(self, fault: Fault, *, after: Callable[[Path], None] | None = None) -> Outcome:
-        """Disturb one run, check what is visible, run again and check everything."""
+    def lacking(self, store: Path, keep: str = "all") -> oracle.Forwards:
+        """Return the forward passes that a run on a store has to do."""
+        kinds = ("features",) if keep == "all" else ("moments", "responses")
+        return oracle.lacking(store, self.reference, kinds)
+
+    def disturb(
+        self,
+        *faults: Fault,
+        keep: Literal["all", "none"] = "all",
+        sabotage: Callable[[Job], None] | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Disturb runs on one store, one after the other, then check that the next one recovers."""
         place = self.scratch()
         store = place / "store"
-        outcome = self.start(store, fault).wait()
-        if after:
-            after(store)
-        if fault.kind in ("kill", "power"):
-            assert outcome.exitcode == -9 or outcome.finished, outcome.log
-        else:
-            assert outcome.finished or outcome.clear, outcome.log
-        self.check_visible(store)
-        self.check_recovers(store)
+        more: dict[str, Any] = {"options": {"keep_features": keep, **options}, "sabotage": sabotage}
+        for fault in faults or (None,):
+            outcome = self.start(store, fault, **more).wait()
+            if fault and fault.kind in KILLS:
+                assert outcome.exitcode == -signal.SIGKILL or not outcome.struck, outcome.log
+            else:
+                assert outcome.finished or outcome.clear, outcome.log
+            if outcome.struck:
+                self.counts[fault.kind if fault else "sabotage"] += 1
+            self.check_visible(store)
+        self.check_recovers(store, keep=keep, **options)
         shutil.rmtree(place)
         return outcome

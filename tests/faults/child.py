@@ -20,11 +20,16 @@ class Job:
     folder: Path
     """Where it says what it did: forwards, outcome, log."""
     fault: Fault | None = None
-    sabotage: Callable[[], None] | None = None
-    """A function of a module, called before the run: breaks something in this process."""
+    sabotage: "Callable[[Job], None] | None" = None
+    """Called before the run, in the child: breaks something there. A function of a module, or a
+    partial of one."""
     host: str = ""
     """Name of the machine that it pretends to run on."""
     environment: dict[str, str] = field(default_factory=dict)
+
+    def struck(self) -> None:
+        """Note that the fault came."""
+        (self.folder / "struck").touch()
 
 
 def work(job: Job) -> None:
@@ -43,10 +48,9 @@ def work(job: Job) -> None:
         processes.this_machine = lambda: machine  # type: ignore[assignment]
     count_forwards(job.folder / "forwards")
     if job.sabotage:
-        job.sabotage()
+        job.sabotage(job)
     if job.fault:
-        log = job.folder / "steps" if job.fault.kind == "trace" else None
-        Interference(job.request.options.store, job.fault, log).arm()
+        Interference(job.request.options.store, job.fault, job.folder).arm()
     outcome: dict[str, Any] = {"error": None, "clear": True}
     try:
         run_stages(job.request)

@@ -1,8 +1,10 @@
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.faults.arena import Arena
 from tests.small import write_checkpoint, write_photographs
 
 MEMORY = "/dev/shm"
+_counts: Counter[str] = Counter()
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +26,17 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     checkpoint = write_checkpoint(folder / "checkpoint")
-    yield Arena(folder, checkpoint, write_photographs(folder / "photographs", 10))
+    arena = Arena(folder, checkpoint, write_photographs(folder / "photographs", 10))
+    yield arena
+    _counts.update(arena.counts)
     shutil.rmtree(folder)
     if before is None:
         del os.environ["OMP_NUM_THREADS"]
     else:
         os.environ["OMP_NUM_THREADS"] = before
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _counts:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(_counts.items()))
+        terminalreporter.write_line(f"{_counts.total()} faults injected: {kinds}")

@@ -23,4 +23,4 @@ def inject(seeds: Iterable[int], one: Callable[[int], object]) -> None:
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         failures = [words for words in threads.map(attempt, chosen) if words]
-    assert not failures, "\n\n".join(failures)
+    assert not failures, f"{len(failures)} of {len(chosen)}:\n" + "\n\n".join(failures)

@@ -57,35 +57,55 @@ def differences(store: Path, reference: dict[str, Published]) -> list[str]:
     return wrong
 
 
-def lacking(store: Path, reference: Path) -> Forwards:
+def lacking(store: Path, reference: Path, kinds: tuple[str, ...]) -> Forwards:
     """Return the forward passes that a run on ``store`` has to do, in blocks.
 
-    A block is done for a layer if its product is published, or if an attempt has a note of the
-    block whose files are there with those very bytes.
+    A block is done for a layer if its product is published and there in full size, or if an
+    attempt has a note of the block whose files are there with those very bytes.
+
+    Parameters
+    ----------
+    reference
+        A store in which everything is published, features too.
+    kinds
+        What passes through the network are made for: ``features``, or ``moments`` and
+        ``responses`` where no features are kept.
     """
-    missing: dict[str, dict[int, list[str]]] = {}
-    sizes: dict[tuple[str, int], int] = {}
-    for address in sorted((reference / "features").iterdir()):
-        recipe = json.loads((address / "recipe.json").read_bytes())
-        n, block = recipe["input"]["n_images"], recipe["block_images"]
-        source = json.dumps(recipe["input"], sort_keys=True)
-        done = _done(store / "features" / address.name)
-        for number in range(-(-n // block)):
-            sizes[source, number] = min(block, n - number * block)
-            if done is not None and number not in done:
-                layers = missing.setdefault(source, {}).setdefault(number, [])
-                layers.append(recipe["subject"]["layer"])
-    return Counter(
-        (sizes[source, number], tuple(sorted(layers)))
-        for source, blocks in missing.items()
-        for number, layers in blocks.items()
-    )
+    recipes = {key: recipe for key, _, recipe in _products(reference, "features")}
+    missing: dict[tuple[str, str, int], list[str]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    for kind in kinds:
+        for key, address, own in _products(reference, kind):
+            recipe = recipes[own.get("features", key)]
+            n, block = recipe["input"]["n_images"], recipe["block_images"]
+            source = json.dumps(recipe["input"], sort_keys=True)
+            sizes[source] = n, block
+            done = _done(store / kind / address.name)
+            for number in range(-(-n // block)):
+                if done is not None and number not in done:
+                    layers = missing.setdefault((kind, source, number), [])
+                    layers.append(recipe["subject"]["layer"])
+    passes = Forwards()
+    for (_, source, number), layers in missing.items():
+        n, block = sizes[source]
+        passes[min(block, n - number * block), tuple(sorted(layers))] += 1
+    return passes
+
+
+def _products(store: Path, kind: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    for address in sorted((store / kind).iterdir()):
+        record = json.loads((address / "record.json").read_bytes())
+        yield record["key"], address, json.loads((address / "recipe.json").read_bytes())
 
 
 def _done(address: Path) -> set[int] | None:
     """Return the numbers of the blocks that are done; None if all are."""
-    if (address / "record.json").exists():
-        return None
+    with contextlib.suppress(ValueError, OSError):
+        record = json.loads((address / "record.json").read_bytes())
+        data = address / record["attempt"]
+        sizes = {name: file["bytes"] for name, file in record["files"].items()}
+        if all((data / n).is_file() and (data / n).stat().st_size == s for n, s in sizes.items()):
+            return None
     done = set()
     for note in address.glob("attempt-*/parts/block-*.json"):
         attempt = note.parent.parent

@@ -54,17 +54,18 @@ class Interference:
         The store's folder.
     fault
         What goes wrong.
-    log
-        Where the steps are written down, for a trace.
+    folder
+        Where it is written down that the fault came, and for a trace all steps.
     """
 
-    def __init__(self, root: str, fault: Fault, log: Path | None = None) -> None:
+    def __init__(self, root: str, fault: Fault, folder: Path) -> None:
         self._root, self._fault = root.rstrip("/") + "/", fault
         self._lock = threading.Lock()
         self._n = 0
         self._random = random.Random(fault.seed)
         self._unsynced: dict[int, str] = {}
-        self._log = log.open("w") if log else None
+        self._log = (folder / "steps").open("w") if fault.kind == "trace" else None
+        self._struck = folder / "struck"
         self._quiet = threading.local()
 
     def arm(self) -> None:
@@ -139,6 +140,7 @@ class Interference:
 
     def _strike(self, path: str, partly: Callable[[], object] | None) -> None:
         kind = self._fault.kind
+        self._struck.touch()
         if kind in ("kill", "power", "full", "broken") and partly:
             partly()
         if kind == "power":
