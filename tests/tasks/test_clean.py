@@ -271,10 +271,11 @@ def test_an_older_manifest_goes_once_a_newer_one_has_its_segments(
 
 
 def test_a_manifest_whose_segments_are_nowhere_else_stays(
-    request_: ScoreRequest, store: Store
+    made: ScoreRequest, request_: ScoreRequest, store: Store
 ) -> None:
     """After a small sample, the whole folder must still be cut as it was."""
-    run_stages(other(request_, max_images=5, layers="norm"))
+    same_folder = request_.model_copy(update={"images": made.images})
+    run_stages(other(same_folder, max_images=5, layers="norm"))
     assert len(store.products("images")) == 2
     assert not choose(store, Retention(unreferenced=True, older_than=NOW)).choices
 

@@ -124,12 +124,13 @@ def test_every_byte_of_a_record_counts(store: Store) -> None:
     product = one(store, "scores")
     record = Path(product.location.url) / "record.json"
     whole = record.read_bytes()
-    for at in range(len(whole)):
+    number = whole.index(b'"format": 1') + len(b'"format": ')
+    for at in (number, *range(0, len(whole), 4)):
         # Also what stays readable JSON: spaces for line ends, another number of the format.
         data = bytearray(whole)
         data[at] = ord(" ") if data[at] == ord("\n") else data[at] ^ 2
         record.write_bytes(data)
-        assert product.check_documents() or check(store, product.address).damaged, at
+        assert check(store, product.address).damaged, at
 
 
 def test_a_missing_file_is_found_in_every_product(store: Store) -> None:
