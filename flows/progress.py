@@ -31,6 +31,7 @@ from tasks.events import (
     Waiting,
     listening,
 )
+from tasks.sizes import size
 
 
 @contextmanager
@@ -74,7 +75,7 @@ class LineListener:
         match event:
             case StageStarted():
                 self._running[event.stage, event.subject] = event
-                self._say(f"{_name(event)}: {event.total:,} {event.unit}")
+                self._say(f"{_name(event)}: {_amount(event.total, event.unit, ',')}")
             case StageFinished():
                 self._say(ending(event, self._running.pop((event.stage, event.subject), None)))
             case Waiting() | Notice():
@@ -155,7 +156,7 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Draw the column of one bar."""
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f} {task.fields['unit']}/s" if speed else "", "cyan")
+        return Text(f"{_amount(speed, task.fields['unit'], ',.1f')}/s" if speed else "", "cyan")
 
 
 def ending(event: StageFinished, started: StageStarted | None) -> str:
@@ -172,8 +173,12 @@ def ending(event: StageFinished, started: StageStarted | None) -> str:
         return f"{_name(event)}: already in the store"
     line = f"{_name(event)}: done in {event.seconds:.1f} s"
     if started and started.total > 1 and event.seconds > 0:
-        line += f" ({started.total / event.seconds:,.1f} {started.unit}/s)"
+        line += f" ({_amount(started.total / event.seconds, started.unit, ',.1f')}/s)"
     return line
+
+
+def _amount(n: float, unit: str, spec: str) -> str:
+    return size(int(n)) if unit == "bytes" else f"{n:{spec}} {unit}"
 
 
 def _name(event: StageStarted | StageFinished) -> str:

@@ -210,6 +210,8 @@ class StoredArray:
             raise
         except Exception as error:  # whatever a decoder says of bytes that are not its own
             reason = " ".join(str(error).split()).rstrip(".")
+            if "checksum" in reason:
+                reason = "a chunk's checksum differs"
             raise DamagedProductError(
                 f"{_place(self._array)} is damaged: the array {self._array.name.strip('/')!r} "
                 f"cannot be read ({reason}); run soapworks verify --repair."

@@ -72,7 +72,7 @@ def test_a_whole_store(capsys, store: Store) -> None:
     assert status == 0
     assert out.strip().endswith("all whole")
     assert "verify" in err
-    assert "bytes" in err
+    assert "B/s" in err
 
 
 def test_an_empty_store(capsys, tmp_path: Path) -> None:
