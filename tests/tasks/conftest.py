@@ -1,9 +1,11 @@
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage_schemas.store import Store
 from tasks import stages
 from tasks.events import Event, StageAdvanced, listening
 from tasks.planning import find_missing
@@ -70,6 +72,32 @@ def run_stages(request: ScoreRequest) -> list[dict[str, Any]]:
             for stage in (stages.score_stage, stages.head_stage):
                 stage(request, layer)
     return summarize(request.store(), plan, missing)
+
+
+@pytest.fixture(scope="session")
+def finished(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoreRequest:
+    folder = tmp_path_factory.mktemp("finished")
+    request = ScoreRequest(
+        checkpoint=str(checkpoint),
+        images=str(write_photographs(folder / "photographs", 10)),
+        settings=ScoreSettings(layers="norm", synthetic_images=6, block_images=4, segment_images=8),
+        options=RunOptions(store=str(folder / "store"), device="cpu", batch_size=4, workers=2),
+    )
+    run_stages(request)
+    return request
+
+
+@pytest.fixture
+def request_(finished: ScoreRequest, tmp_path: Path) -> ScoreRequest:
+    """A finished run, with a store of its own that a test may damage."""
+    shutil.copytree(finished.options.store, tmp_path / "store")
+    options = finished.options.model_copy(update={"store": str(tmp_path / "store")})
+    return finished.model_copy(update={"options": options})
+
+
+@pytest.fixture
+def store(request_: ScoreRequest) -> Store:
+    return request_.store()
 
 
 class Forwards:
