@@ -63,6 +63,9 @@ class Notice:
 Event = StageStarted | StageAdvanced | StageFinished | Waiting | Notice
 Listener = Callable[[Event], None]
 
+Advance = Callable[[int], None]
+"""Called with the number of units done since the last call."""
+
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
 
@@ -83,13 +86,13 @@ def emit(event: Event) -> None:
 
 
 @contextmanager
-def stage(name: str, subject: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def stage(name: str, subject: str, total: int, unit: str) -> Iterator[Advance]:
     """Tell of a stage that is done inside the block.
 
     Yields
     ------
-    callable
-        To be called with the number of units done since the last call.
+    Advance
+        To be called as units are done.
     """
     emit(StageStarted(name, subject, total, unit))
     started = time.monotonic()

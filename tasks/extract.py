@@ -4,7 +4,6 @@ Images go through in batches that never cross a block. While a batch is computed
 read, and finished blocks are written, so that storing costs little beside the forward pass.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from storage_schemas.arrays import GROUP, create_array
 from storage_schemas.recipes import FeaturesRecipe
 from storage_schemas.store import Attempt, Product, Store
 from tasks.batches import BatchSize
-from tasks.events import StageFinished, StageStarted, emit
+from tasks.events import Advance
 from tasks.obtain import obtain_together
 from tasks.passes import part_name, unfinished_blocks
 from tasks.sources import ImageSource
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     import zarr
 
     from soapworks.backbones import Backbone
-
-STAGE = "extract"
 
 WRITERS = 2
 """Threads that write shards: one digests while the other waits for the disk."""
@@ -36,6 +33,7 @@ def extract(
     recipes: Sequence[FeaturesRecipe],
     source: ImageSource,
     batch: BatchSize,
+    advance: Advance,
 ) -> list[Product]:
     """Return the features of one segment at several layers, each made once.
 
@@ -53,21 +51,19 @@ def extract(
         The segment's images.
     batch
         Images per forward pass; halved, and remembered, where memory runs out.
+    advance
+        Told how many more images are done.
 
     Raises
     ------
     PrecisionError
         NaN or infinity in the features, or values beyond the stored dtype.
     """
-    subject = f"{recipes[0].subject.architecture} · {recipes[0].input.domain}"
 
     def make(attempts: Mapping[FeaturesRecipe, Attempt]) -> None:
-        started = time.monotonic()
-        emit(StageStarted(STAGE, subject, source.n_images))
-        _extract_blocks(backbone, attempts, source, batch, subject)
+        _extract_blocks(backbone, attempts, source, batch, advance)
         for recipe, attempt in attempts.items():
             attempt.publish(_facts(recipe, backbone))
-        emit(StageFinished(STAGE, subject, False, time.monotonic() - started))
 
     return obtain_together(store, recipes, make)
 
@@ -77,7 +73,7 @@ def _extract_blocks(
     attempts: Mapping[FeaturesRecipe, Attempt],
     source: ImageSource,
     batch: BatchSize,
-    subject: str,
+    advance: Advance,
 ) -> None:
     recipe = next(iter(attempts))
     by_layer = {one.subject.layer: attempt for one, attempt in attempts.items()}
@@ -92,9 +88,7 @@ def _extract_blocks(
         )
         for layer, attempt in by_layer.items()
     }
-    blocks = unfinished_blocks(
-        backbone, by_layer, recipe, source, batch, stage=STAGE, subject=subject
-    )
+    blocks = unfinished_blocks(backbone, by_layer, recipe, source, batch, advance)
     written: list[Future[None]] = []
     with ThreadPoolExecutor(WRITERS, "write") as pool:
         for number, features in blocks:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from storage_schemas.recipes import FeaturesRecipe
 from storage_schemas.store import Attempt
 from tasks.batches import BatchSize, block_spans, n_blocks
-from tasks.events import StageAdvanced, emit
+from tasks.events import Advance
 from tasks.forward import forward_blocks
 from tasks.sources import ImageSource
 
@@ -32,9 +32,8 @@ def unfinished_blocks(
     recipe: FeaturesRecipe,
     source: ImageSource,
     batch: BatchSize,
+    advance: Advance,
     *,
-    stage: str,
-    subject: str,
     on_device: bool = False,
 ) -> Iterator[tuple[int, dict[str, "torch.Tensor"]]]:
     """Yield (block number, features of each layer that lacks the block), telling progress.
@@ -51,8 +50,8 @@ def unfinished_blocks(
         The segment's images.
     batch
         Images per forward pass.
-    stage, subject
-        What is told of the progress.
+    advance
+        Told how many more images are done.
     on_device
         Leave features on the GPU where they were computed on one.
 
@@ -70,8 +69,8 @@ def unfinished_blocks(
     spans = block_spans(source.n_images, recipe.block_images, todo)
     skipped = source.n_images - sum(stop - start for start, stop in spans)
     if skipped:
-        emit(StageAdvanced(stage, subject, skipped))
+        advance(skipped)
     blocks = forward_blocks(backbone, todo, source, recipe, batch, on_device=on_device)
     for (number, features), (start, stop) in zip(blocks, spans, strict=True):
         yield number, features
-        emit(StageAdvanced(stage, subject, stop - start))
+        advance(stop - start)

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from storage_schemas.recipes import FeaturesRecipe, RealInput, ResponsesRecipe, SyntheticInput
 from storage_schemas.store import Product
-from tasks.events import StageFinished, emit
+from tasks.events import Advance, StageFinished, emit, stage
 from tasks.export import make_head
-from tasks.extract import STAGE as EXTRACT
 from tasks.extract import extract
 from tasks.fit_pca import make_moments, make_pca, read_pca
 from tasks.identify import identify, known_identity
@@ -55,21 +54,17 @@ def extract_stage(request: ScoreRequest, domain: str) -> StageResult:
     """Extract the features of a domain ("real" or "synthetic") at all layers that lack them."""
     store, plan = request.store(), plan_of(request)
     missing = find_missing(store, plan)
-    made: list[Product] = []
-    segments = zip(*(getattr(layer, domain) for layer in plan.layers), strict=True)
-    for recipes in segments:
-        wanted = [recipe for recipe in recipes if recipe in missing]
-        if wanted:
-            made += extract(
-                store,
-                load_backbone(request, plan),
-                wanted,
-                open_source(request, plan, wanted[0]),
-                batch_size(request),
-            )
-    if not made:
-        emit(StageFinished(EXTRACT, f"{request.checkpoint} · {domain}", True, 0.0))
-    return StageResult([product.key for product in made], not made)
+    segments = [
+        [recipe for recipe in recipes if recipe in missing]
+        for recipes in zip(*(getattr(layer, domain) for layer in plan.layers), strict=True)
+    ]
+
+    def one(wanted: Sequence[FeaturesRecipe], advance: Advance) -> list[Product]:
+        source = open_source(request, plan, wanted[0])
+        backbone = load_backbone(request, plan)
+        return extract(store, backbone, wanted, source, batch_size(request), advance)
+
+    return _pass_over("extract", request, domain, [some for some in segments if some], one)
 
 
 def moments_stage(request: ScoreRequest) -> StageResult:
@@ -166,21 +161,40 @@ def _stream_stage(
     for recipe in wanted:
         about = features[recipe.features]
         segments.setdefault(about.input, {})[recipe] = about
-    made: list[Product] = []
-    for segment in segments.values():
-        made += stream(
+    by_segment = {tuple(some.values()): some for some in segments.values()}
+
+    def one(recipes: Sequence[FeaturesRecipe], advance: Advance) -> list[Product]:
+        return stream(
             store,
             load_backbone(request, plan),
             statistic,
-            segment,
-            open_source(request, plan, next(iter(segment.values()))),
+            by_segment[tuple(recipes)],
+            open_source(request, plan, recipes[0]),
             batch_size(request),
+            advance,
             memory=options.memory,
             workers=options.workers,
         )
-    if not made:
-        emit(StageFinished(statistic.stage, f"{request.checkpoint} · {domain}", True, 0.0))
-    return StageResult([product.key for product in made], not made)
+
+    return _pass_over(statistic.stage, request, domain, list(by_segment), one)
+
+
+def _pass_over(
+    name: str,
+    request: ScoreRequest,
+    domain: str,
+    segments: Sequence[Sequence[FeaturesRecipe]],
+    one: Callable[[Sequence[FeaturesRecipe], Advance], list[Product]],
+) -> StageResult:
+    """Do one segment after another, as one stage; with none to do it was done already."""
+    subject = f"{request.checkpoint} · {domain}"
+    if not segments:
+        emit(StageFinished(name, subject, True, 0.0))
+        return StageResult([], True)
+    n_images = sum(recipes[0].input.n_images for recipes in segments)
+    with stage(name, subject, n_images, "images") as advance:
+        made = [product for recipes in segments for product in one(recipes, advance)]
+    return StageResult([product.key for product in made], False)
 
 
 def _found_or_made(found: Product | None, make: Callable[[], Product]) -> StageResult:

@@ -8,7 +8,6 @@ pieces, so the products are those of stored features, whoever made them.
 What a block gives is kept as work of the product's attempt until all blocks are there.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from storage_schemas.store import Attempt, Product, Store
 from storage_schemas.writers import AttemptWriter
 from tasks.batches import BatchSize, block_spans, n_blocks
 from tasks.dask_compute import compute, compute_each, reduce_tree
-from tasks.events import StageFinished, StageStarted, emit
+from tasks.events import Advance
 from tasks.fit_pca import images_per_range, merged, moments_of, threads_within, write_moments
 from tasks.obtain import obtain_together
 from tasks.passes import part_name, unfinished_blocks
@@ -135,6 +134,7 @@ def stream(
     wanted: Mapping[R, FeaturesRecipe],
     source: ImageSource,
     batch: BatchSize,
+    advance: Advance,
     *,
     memory: int,
     workers: int,
@@ -158,6 +158,8 @@ def stream(
         The segment's images.
     batch
         Images per forward pass; halved, and remembered, where memory runs out.
+    advance
+        Told how many more images are done.
     memory, workers
         Bytes that the process may use for statistics, and threads wanted for them.
 
@@ -169,13 +171,10 @@ def stream(
         Where the statistics would not fit into ``memory``.
     """
     recipe = next(iter(wanted.values()))
-    subject = f"{recipe.subject.architecture} · {recipe.input.domain}"
     widest = max(backbone.n_channels(one.subject.layer) for one in wanted)
     shape = (source.n_images, *backbone.grid, widest)
 
     def make(attempts: Mapping[R, Attempt]) -> None:
-        started = time.monotonic()
-        emit(StageStarted(statistic.stage, subject, source.n_images))
         threads = threads_within(memory, shape, recipe.block_images, workers)
         recipes = {one.subject.layer: one for one in attempts}
         by_layer = {layer: attempts[one] for layer, one in recipes.items()}
@@ -185,8 +184,7 @@ def stream(
             recipe,
             source,
             batch,
-            stage=statistic.stage,
-            subject=subject,
+            advance,
             on_device=backbone.device.type == "cuda",
         )
 
@@ -206,7 +204,6 @@ def stream(
         for one, attempt in attempts.items():
             work = BlockWork(attempt, wanted[one], threads)
             attempt.publish(statistic.write(one, attempt, work))
-        emit(StageFinished(statistic.stage, subject, False, time.monotonic() - started))
 
     return obtain_together(store, list(wanted), make)
 
