@@ -23,8 +23,9 @@ demo: $(READY)
 	$(BIN)/soapworks scenes demo/scenes
 	$(BIN)/soapworks score zoo:pocket_mim zoo:pocket_supervised --images demo/scenes --store demo/store
 
+# Two workers of one thread each: torch's and BLAS's own threads only get in each other's way here.
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term -m "not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term -m "not faults"
 
 lint: $(READY)
 	$(BIN)/ruff check .
