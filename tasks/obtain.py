@@ -76,11 +76,14 @@ def obtain_together(
     StoreError
         Where the store cannot be read or written.
     """
+    told = False
     while True:
         with ExitStack() as held:
-            claims = [store.claim(recipe) for recipe in recipes]
+            started = time.monotonic()
+            claims = _claim(store, recipes, held)
+            claiming = time.monotonic() - started
             attempts = {
-                recipe: held.enter_context(claim)
+                recipe: claim
                 for recipe, claim in zip(recipes, claims, strict=True)
                 if isinstance(claim, Attempt)
             }
@@ -96,10 +99,34 @@ def obtain_together(
             return [claim for claim in claims if isinstance(claim, Product)]
         busy = [r for r, claim in zip(recipes, claims, strict=True) if claim is None]
         if busy and not attempts:
-            holder = store.holder(busy[0]) or "another process"
-            emit(Waiting(f"{busy[0].kind} {busy[0].slug} is being made by {holder}"))
+            if not told:
+                holder = store.holder(busy[0]) or "another process"
+                emit(Waiting(f"{busy[0].kind} {busy[0].slug} is being made by {holder}"))
+                told = True
             while all(store.holder(r) is not None and store.find(r) is None for r in busy):
                 time.sleep(POLL_SECONDS)
+            # The leases of a dead holder expire one after the other, as they were first seen.
+            # One pass makes all of them, so the last one is waited for.
+            time.sleep(claiming + POLL_SECONDS)
+
+
+def _claim(store: Store, recipes: Sequence[R], held: ExitStack) -> list[Product | Attempt | None]:
+    """Claim all that is wanted; what may be made here is held until the stack is left.
+
+    Two processes that want the same must not share it out between them: each would need a pass of
+    its own. All claim in the same order, and who comes second waits until the first has them all.
+    """
+    for last in (False, True):
+        claims: list[Product | Attempt | None] = []
+        for recipe in recipes:
+            claim = store.claim(recipe)
+            if claim is None and not last and not any(isinstance(c, Attempt) for c in claims):
+                break
+            claims.append(held.enter_context(claim) if isinstance(claim, Attempt) else claim)
+        else:
+            break
+        time.sleep(POLL_SECONDS)
+    return claims
 
 
 def tell_what_is_mended(attempt: Attempt) -> None:
