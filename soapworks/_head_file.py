@@ -122,7 +122,7 @@ def find(path: str | os.PathLike[str]) -> Path:
     try:
         attempt = json.loads(record.read_text())["attempt"]
         usable = attempt == Path(attempt).name and attempt not in ("", "..")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise HeadError(f"{record} names no attempt; {_CURE}") from error
     if not usable:
         raise HeadError(f"{record} names {attempt!r}, which is not a folder beside it; {_CURE}")

@@ -227,7 +227,12 @@ def open_array(group: zarr.Group, kind: str, name: str) -> StoredArray:
         Where the array is missing or is not what the declaration says.
     """
     spec = array_spec(kind, name)
-    array = group.get(name)
+    try:
+        array = group.get(name)
+    except (SoapworksError, MemoryError):
+        raise
+    except Exception as error:  # whatever zarr says of metadata that are none
+        raise _unreadable(group, name, error) from error
     if not isinstance(array, zarr.Array):
         raise DamagedProductError(
             f"{_place(group)} is damaged: it has no array {name!r}; run soapworks verify --repair."
@@ -240,6 +245,14 @@ def open_array(group: zarr.Group, kind: str, name: str) -> StoredArray:
             "--repair."
         )
     return StoredArray(array)
+
+
+def _unreadable(node: zarr.Group | zarr.Array, name: str, error: Exception) -> DamagedProductError:
+    reason = " ".join(str(error).split())[:200].rstrip(".")
+    return DamagedProductError(
+        f"{_place(node)} is damaged: the array {name!r} cannot be read ({reason}); "
+        "run soapworks verify --repair."
+    )
 
 
 def _place(node: zarr.Group | zarr.Array) -> str:

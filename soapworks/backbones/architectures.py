@@ -3,6 +3,9 @@
 import dataclasses
 import difflib
 import json
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +132,7 @@ def read_config(path: Path) -> Architecture:
     return Architecture(
         known.name,
         check_model_args(args, where=str(path)),
-        known.pretrained_cfg | _known_fields(own),
+        known.pretrained_cfg | _known_fields(own, where=str(path)),
     )
 
 
@@ -150,13 +153,49 @@ def check_model_args(args: dict[str, Any], *, where: str) -> dict[str, Any]:
     return {name: value for name, value in args.items() if name not in _IGNORED_ARGS}
 
 
-def _known_fields(config: dict[str, Any]) -> dict[str, Any]:
+def _known_fields(config: dict[str, Any], *, where: str) -> dict[str, Any]:
     from timm.models import PretrainedCfg
 
     # Where the weights come from is the folder's business, not its configuration's.
     elsewhere = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source"}
     fields = {field.name for field in dataclasses.fields(PretrainedCfg)} - elsewhere
-    return _plain({k: v for k, v in config.items() if k in fields and v is not None})
+    own = {k: v for k, v in config.items() if k in fields and v is not None}
+    for name in own.keys() & _FIELDS.keys():
+        wanted, is_right = _FIELDS[name]
+        if not is_right(own[name]):
+            raise CheckpointError(f"{where}: {name} must be {wanted}, got {own[name]!r:.80}.")
+    return _plain(own)
+
+
+def _are_numbers(values: Any, *, above: float = -math.inf) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == 3
+        and all(_is_number(value) and value > above for value in values)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= _MAX_NUMBER  # which NaN is not
+    )
+
+
+def _are_sides(values: Any) -> bool:
+    return _are_numbers(values, above=0) and all(isinstance(value, int) for value in values)
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "mean": ("three numbers", _are_numbers),
+    "std": ("three numbers above 0", partial(_are_numbers, above=0)),
+    "input_size": ("three whole numbers above 0", _are_sides),
+    "crop_pct": ("a number", _is_number),
+    "interpolation": ("a name", lambda value: isinstance(value, str)),
+    "crop_mode": ("a name", lambda value: isinstance(value, str)),
+}
+"""What the fields of a configuration that are used must be, in words and as a check."""
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def default_image_size(architecture: Architecture) -> Size:
 
 def as_size(size: Any) -> Size:
     """(height, width) from one number or two, or InputError."""
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise InputError(f"An image size is one or two positive whole numbers, got {size!r}.")
+        raise InputError(f"An image size is one or two positive whole numbers, got {size!r:.80}.")
     return pair
 
 

@@ -20,7 +20,7 @@ from soapworks.backbones import (
     weights_digest,
 )
 from soapworks.backbones import sources as sources_module
-from soapworks.errors import CheckpointError
+from soapworks.errors import CheckpointError, InputError
 from tests.soapworks.backbones.conftest import SMALL, plain_model
 
 Save = Callable[..., Path]
@@ -102,6 +102,20 @@ BAD_CONFIGS: dict[str, tuple[str, str]] = {
     ),
     "grey": ('{"architecture": "vit_base_patch16_224", "model_args": {"in_chans": 1}}', "RGB"),
     "no object": ('{"architecture": "vit_base_patch16_224", "model_args": [1]}', "JSON objects"),
+    "two means": (
+        '{"architecture": "vit_base_patch16_224", "mean": [0.5, 0.5]}',
+        r"mean must be three numbers, got \[0.5, 0.5\]",
+    ),
+    "no spread": (
+        '{"architecture": "vit_base_patch16_224", "pretrained_cfg": {"std": [0, 1, 1]}}',
+        "std must be three numbers above 0",
+    ),
+    "no size": (
+        '{"architecture": "vit_base_patch16_224", "input_size": [3, 1.5, NaN]}',
+        "input_size must be three whole numbers above 0",
+    ),
+    "no filter": ('{"architecture": "vit_base_patch16_224", "interpolation": 3}', "must be a name"),
+    "no share": ('{"architecture": "vit_base_patch16_224", "crop_pct": "x"}', "must be a number"),
 }
 
 
@@ -111,6 +125,16 @@ def test_configurations_that_cannot_be_used(text: str, message: str, save_folder
     (folder / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("size", [1.5, "x" * 10_000, [32], {}])
+def test_sizes_that_are_none(size: object, save_folder: Save) -> None:
+    folder = save_folder(plain_model(ARCHITECTURE), ARCHITECTURE)
+    config = {"architecture": ARCHITECTURE, "model_args": {"img_size": size}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="image size is one or two") as told:
+        describe_checkpoint(open_checkpoint(str(folder)))
+    assert len(str(told.value)) < 200
 
 
 def test_arguments_that_timm_rejects(save_folder: Save) -> None:
