@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.faults import arena as arenas
-from tests.faults.arena import Arena
 from tests.small import write_checkpoint, write_photographs
+
+pytest.register_assert_rewrite("tests.faults.arena")
+
+from tests.faults import arena as arenas  # noqa: E402
+from tests.faults.arena import Arena  # noqa: E402
 
 MEMORY = "/dev/shm"
 _counts: Counter[str] = Counter()

@@ -29,12 +29,25 @@ def published(store: Path) -> dict[str, Published]:
     found = {}
     for file in sorted(store.glob("*/*/record.json")):
         address = f"{file.parent.parent.name}/{file.parent.name}"
-        record = json.loads(file.read_bytes())
+        try:
+            record = json.loads(file.read_bytes())
+            checksum = record.pop("checksum")
+        except (ValueError, KeyError):
+            found[address] = Published(address, {}, {})
+            continue
+        if hashlib.sha256(as_written(record)).hexdigest() != checksum:
+            found[address] = Published(address, {}, {})
+            continue
         data = file.parent / record["attempt"]
         # Where the record names a file that is not there, it is left out here and they differ.
         files = {name: of(data / name) for name in record["files"] if (data / name).is_file()}
         found[address] = Published(address, record["files"], files)
     return found
+
+
+def as_written(document: dict[str, Any]) -> bytes:
+    """Return the bytes that a record's checksum is of."""
+    return json.dumps(document, sort_keys=True, indent=1).encode() + b"\n"
 
 
 def of(file: Path) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""S3 that breaks connections, fails, throttles or is gone: retried, or told in a sentence."""
+
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import pytest
+
+from tests.faults.arena import Arena
+from tests.faults.bucket import Trouble, Unreliable, download, serving, trouble
+from tests.faults.many import inject
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+N_REQUESTS = 600
+"""An undisturbed run makes at least so many."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, Unreliable]]:
+    with serving() as (url, app):
+        yield url, app
+
+
+class Bucket:
+    """One store in a bucket of its own."""
+
+    def __init__(self, arena: Arena, server: tuple[str, Unreliable], seed: int) -> None:
+        self.url, self.app = server
+        self.arena, self.name = arena, f"works-{seed}"
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        self.client.create_bucket(Bucket=self.name)
+
+    def start(self, trouble: Trouble | None = None) -> Any:
+        if trouble:
+            self.app.troubles[self.name] = trouble
+        environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return self.arena.start(
+            f"s3://{self.name}/store", environment=environment, options={"lease_seconds": 2.0}
+        )
+
+    def copy(self) -> Path:
+        """Return a folder with all that is in the bucket now."""
+        folder = self.arena.scratch()
+        (folder / "store").mkdir()
+        download(self.client, self.name, folder)
+        return folder / "store"
+
+    def check_recovers(self) -> None:
+        self.app.troubles.pop(self.name, None)
+        before = self.copy()
+        self.arena.check_visible(before)
+        outcome = self.start().wait()
+        assert outcome.finished, outcome.log
+        assert outcome.forwards == self.arena.lacking(before)
+        self.arena.check_whole(self.copy())
+        self.client.close()
+
+
+def test_connections_that_break_and_servers_that_fail(
+    arena: Arena, server: tuple[str, Unreliable]
+) -> None:
+    def one(seed: int) -> None:
+        bucket = Bucket(arena, server, seed)
+        found = trouble(seed, N_REQUESTS)
+        outcome = bucket.start(found).wait()
+        assert outcome.finished or outcome.clear, f"{found}: {outcome.log}"
+        assert found.struck, found
+        arena.counts[f"s3 {found.kind}"] += 1
+        bucket.check_recovers()
+
+    inject(range(8000, 8014), one)
+
+
+def test_killed_at_a_random_time(arena: Arena, server: tuple[str, Unreliable]) -> None:
+    def one(seed: int) -> None:
+        bucket = Bucket(arena, server, seed)
+        child = bucket.start()
+        child.ended(random.Random(seed).uniform(0.5, 6.0))
+        child.signal(signal.SIGKILL)
+        arena.counts["kill"] += child.wait().exitcode == -signal.SIGKILL
+        bucket.check_recovers()
+
+    inject(range(8100, 8106), one)

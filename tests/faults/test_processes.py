@@ -1,0 +1,146 @@
+"""Threads that stumble, memory that runs out, processes that stop, die and come back."""
+
+import random
+import shutil
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from tests.faults import oracle
+from tests.faults.arena import DEADLINE, Arena, Child
+from tests.faults.many import inject
+from tests.faults.moments import moments
+from tests.faults.sabotage import out_of_memory, stumble
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+PLACES = {
+    "tasks.sources:RealSource._load": 10,
+    "tasks.extract:write_block": 10,
+    "storage_schemas.recording:DigestingStore.set": 60,
+    "soapworks.moments:Moments.update": 6,
+    "tasks.respond:count_responses": 10,
+    "tasks.score:score_components": 2,
+}
+"""Where a call may fail -> how many calls an undisturbed run makes there, at least."""
+
+
+@pytest.mark.parametrize(("error", "first"), [("torch", 6000), ("numpy", 6100)])
+def test_memory_runs_out(arena: Arena, error: str, first: int) -> None:
+    """The batch is halved and stays so; with one thread of BLAS not even the rounding changes."""
+
+    def one(seed: int) -> None:
+        rng = random.Random(seed)
+        at, limit = rng.randrange(1, 6), rng.choice([1, 2])
+        sabotage = partial(out_of_memory, error=error, at=at, limit=limit)
+        outcome = arena.disturb(sabotage=sabotage)
+        assert outcome.finished
+        assert oracle.n_images(outcome.forwards) == oracle.n_images(arena.undisturbed.forwards)
+        sizes = [n for n, _ in outcome.forwards]
+        assert set(sizes) <= {4, 2, 1}
+
+    inject(range(first, first + 6), one)
+
+
+def test_memory_that_is_too_little_for_one_image(arena: Arena) -> None:
+    sabotage = partial(out_of_memory, error="torch", at=3, limit=0)
+    place = arena.scratch()
+    outcome = arena.start(place / "store", sabotage=sabotage).wait()
+    assert "do not fit" in (outcome.error or "")
+    arena.check_visible(place / "store")
+    arena.check_recovers(place / "store")
+
+
+def test_a_thread_stumbles(arena: Arena) -> None:
+    """What it says is not lost, and neither is what the others had finished."""
+
+    def one(seed: int) -> None:
+        rng = random.Random(seed)
+        place, n_calls = rng.choice(sorted(PLACES.items()))
+        at = rng.randrange(1, n_calls + 1)
+        store = arena.scratch() / "store"
+        child = arena.start(store, sabotage=partial(stumble, place=place, at=at))
+        outcome = child.wait()
+        assert outcome.struck, place
+        assert "a thread stumbled" in (outcome.error or ""), outcome.log
+        arena.counts["sabotage"] += 1
+        arena.check_visible(store)
+        arena.check_recovers(store)
+        shutil.rmtree(store)
+
+    inject(range(6200, 6212), one)
+
+
+def test_several_at_once_of_which_one_is_killed(arena: Arena) -> None:
+    """What all of them put through the network together is what one would have."""
+    possible = moments(arena.steps())
+
+    def one(seed: int) -> None:
+        rng = random.Random(seed)
+        store = arena.scratch() / "store"
+        fault = rng.choice(possible).fault("kill", seed)
+        victim = arena.start(store, fault)
+        others = [arena.start(store) for _ in range(rng.choice([1, 2]))]
+        outcomes = [child.wait() for child in (*others, victim)]
+        assert all(outcome.finished for outcome in outcomes[:-1]), outcomes
+        killed = outcomes[-1].struck
+        arena.counts["kill"] += killed
+        done = sum(oracle.n_images(outcome.forwards) for outcome in outcomes)
+        once = oracle.n_images(arena.undisturbed.forwards)
+        # Of the killed, a block in the making and one in writing may be lost.
+        assert once <= done <= once + (2 * 4 if killed else 0)
+        arena.check_whole(store)
+        shutil.rmtree(store)
+
+    inject(range(6300, 6312), one)
+
+
+def test_stopped_and_continued(arena: Arena) -> None:
+    """Others take over from one that stands still; when it goes on it does no harm."""
+    possible = moments(arena.steps())
+
+    def one(seed: int) -> None:
+        rng = random.Random(seed)
+        store = arena.scratch() / "store"
+        options = {"lease_seconds": 1.0}
+        sleeper = arena.start(store, rng.choice(possible).fault("stop", seed), options=options)
+        _until_struck(sleeper)
+        other = arena.start(store, options=options)
+        if rng.random() < 0.5:  # while the other is at work, or when it is done
+            other.ended(rng.uniform(1.0, 4.0))
+        else:
+            assert other.ended(DEADLINE)
+        sleeper.signal(signal.SIGCONT)
+        outcomes = sleeper.wait(), other.wait()
+        arena.counts["stop"] += outcomes[0].struck
+        for outcome in outcomes:
+            assert outcome.finished or outcome.clear, outcome.log
+        assert outcomes[1].finished, outcomes[1].log
+        arena.check_whole(store)
+        shutil.rmtree(store)
+
+    inject(range(6400, 6410), one)
+
+
+def test_killed_on_another_machine(arena: Arena) -> None:
+    """Nobody there can tell that it is dead: its lease expires, and no later than that."""
+    possible = moments(arena.steps())
+
+    def one(seed: int) -> None:
+        store = arena.scratch() / "store"
+        fault = random.Random(seed).choice(possible).fault("kill", seed)
+        outcome = arena.start(store, fault, host="elsewhere", options={"lease_seconds": 1.0}).wait()
+        arena.counts["kill"] += outcome.struck
+        # The lease says itself when it expires; the one who waits would be patient for longer.
+        arena.check_recovers(store, lease_seconds=50.0)
+        shutil.rmtree(store)
+
+    inject(range(6500, 6506), one)
+
+
+def _until_struck(child: Child) -> None:
+    end = time.monotonic() + DEADLINE
+    while not (child.folder / "struck").exists() and not child.ended(0.02):
+        assert time.monotonic() < end
