@@ -34,7 +34,8 @@ _OWN_SERVER_ENVIRONMENT: Mapping[str, str] = {
     # which clients repeat after two seconds only.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.3",
+    # Whole seconds: the service cuts off the rest, and 0.3 made it spin on a core of its own.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 _LOOPBACK = ("127.0.0.1", "localhost")
 
