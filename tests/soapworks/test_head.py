@@ -204,6 +204,7 @@ def test_a_finished_product_s_folder_can_be_loaded(tmp_path):
         '{"attempt": "../elsewhere"}',
         '{"attempt": ".."}',
         '{"attempt": ""}',
+        "[" * 100_000,
     ],
 )
 def test_a_record_that_names_no_attempt_is_refused(tmp_path, record):
