@@ -7,6 +7,7 @@ defined, named, documented and checked in one place.
 import os
 from typing import Literal
 
+import psutil
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 KeepFeatures = Literal["all", "none"]
@@ -95,7 +96,10 @@ class RunOptions(Settings):
         None, ge=1, description="Images in a forward pass; 16 on a CPU and 64 on a GPU by default"
     )
     memory: int = Field(
-        4 << 30, ge=64 << 20, description="Memory for the statistics, bytes (or 4GiB, 800MB)"
+        default_factory=lambda: psutil.virtual_memory().total // 2,
+        ge=64 << 20,
+        description="Memory that the process may use for statistics, bytes (or 4GiB, 800MB); "
+        "half of the machine's by default",
     )
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,

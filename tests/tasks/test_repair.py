@@ -196,7 +196,7 @@ def test_what_cannot_be_reached_is_not_taken_for_damaged(
     with monkeypatch.context() as patch:
         patch.setattr(Disk, "digest", digest)
         (finding,) = check(store, product.key).damaged
-        (repaired,) = repair(store, [finding], memory=1 << 30, workers=1)
+        (repaired,) = repair(store, [finding], memory=64 << 30, workers=1)
     assert repaired.outcome == "left"
     assert not check(store).damaged
 
