@@ -35,7 +35,7 @@ def check(store: Store, what: str | None = None) -> Verification:
 
 
 def mend(store: Store) -> list[Repair]:
-    return repair(store, check(store).damaged, memory=1 << 30, workers=2)
+    return repair(store, check(store).damaged, memory=64 << 30, workers=2)
 
 
 def named(found: Verification) -> set[str]:
