@@ -8,6 +8,7 @@ import zarr
 
 from soapworks.errors import InputError
 from storage_schemas.digests import Digests, FileDigest, digest_of
+from storage_schemas.failures import told
 from storage_schemas.holdings import holds
 from storage_schemas.leases import LeaseLostError, lost_sentence
 from storage_schemas.location import Location
@@ -51,7 +52,8 @@ class AttemptWriter:
         digesting = DigestingStore(store, self.attempt, name)
         if mode == "w":
             mode = "a"
-        return zarr.open_group(digesting, mode=mode, zarr_format=3, use_consolidated=False)
+        with told(self.attempt / name, "write"):  # it makes folders, and reads what is there
+            return zarr.open_group(digesting, mode=mode, zarr_format=3, use_consolidated=False)
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the attempt, whole or not at all."""
