@@ -140,6 +140,15 @@ def forwards(file: Path) -> Forwards:
     )
 
 
+def by_layer(passes: Forwards) -> Forwards:
+    """Return the passes as they would be if every layer had one of its own."""
+    found = Forwards()
+    for (n, layers), times in passes.items():
+        for layer in layers:
+            found[n, (layer,)] += times
+    return found
+
+
 def n_images(passes: Forwards) -> int:
     """Return the number of images in some forward passes."""
     return sum(n * times for (n, _), times in passes.items())
