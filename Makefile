@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test test-faults lint lock clean
 
 setup: $(READY)
 
@@ -26,6 +26,10 @@ demo: $(READY)
 # Two workers of one thread each: torch's and BLAS's own threads only get in each other's way here.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term -m "not faults"
+
+# The long part: runs killed, cut off, starved and damaged at seeded steps.
+test-faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m faults --durations=10
 
 lint: $(READY)
 	$(BIN)/ruff check .
