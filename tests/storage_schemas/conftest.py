@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -25,28 +24,6 @@ def start() -> Iterator[Callable[..., Worker]]:
     yield start_one
     for worker in workers:
         worker.close()
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """A server that speaks S3 on loopback, and the settings that lead to it."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = dict(os.environ)
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    yield f"http://{host}:{port}"
-    os.environ.clear()
-    os.environ |= before
-    server.stop()
 
 
 @pytest.fixture
