@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from soapworks.errors import InputError, StoreError
 from storage_schemas.digests import Digests, FileDigest, below
+from storage_schemas.failures import UnreachableError
 from storage_schemas.leases import Lease, LeaseLostError
 from storage_schemas.location import Location
 from storage_schemas.names import PARTIAL
@@ -85,6 +86,12 @@ class Attempt:
         traceback: TracebackType | None,
     ) -> None:
         """Give the lease back; drop the folder where it holds nothing worth keeping."""
+        if isinstance(error, UnreachableError) and self.location.local_path is None:
+            # Every further request would be repeated for a minute before it fails: the person is
+            # told now, and the lease is left to expiry.
+            self._release.detach()
+            self._lease.abandon()
+            return
         if not self._published:
             with contextlib.suppress(StoreError):  # the error under way matters more
                 if not self.writer.finished_parts():

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from soapworks.errors import MissingProductError, SoapworksError, StoreError
 
 
+class UnreachableError(StoreError):
+    """The storage failed for no reason of ours: the connection is lost, the disk is broken."""
+
+
 @contextlib.contextmanager
 def told(location: object, doing: str) -> Iterator[None]:
     """Turn what goes wrong with the storage into one sentence about ``location``."""
@@ -38,6 +42,6 @@ def told_error(location: object, doing: str, error: Exception) -> StoreError:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) and doing != "write":
         return MissingProductError(f"{location} is not there.")
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return StoreError(
+    return UnreachableError(
         f"{where}: {reason.rstrip('.')}; check that the store can be reached, then start again."
     )

@@ -126,6 +126,11 @@ class Lease:
                 pass
             self._lost = True
 
+    def abandon(self) -> None:
+        """Leave the lease to expiry without asking the storage for anything."""
+        heartbeats.stop(self)
+        self._lost = True
+
     def _standing(self) -> bool:
         newest = max(numbers(self._folder), default=0)
         return newest == self.number and holds(self.file, self.token)

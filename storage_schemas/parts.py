@@ -11,6 +11,7 @@ whenever its writer was killed.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError
 from storage_schemas.digests import FileDigest, below, digest_of
@@ -36,12 +37,12 @@ def take_over_parts(attempt: Location) -> None:
             sizes = earlier.sizes()
             parts = [path for path in sizes if path.startswith(f"{PARTS}/")]
             with ThreadPoolExecutor(_readers(attempt)) as readers:
-                wait = [readers.submit(_take_over, attempt, earlier, p, sizes) for p in parts]
-            for done in wait:
-                done.result()
+                # The first that fails keeps the others from being begun.
+                for _ in readers.map(partial(_take_over, attempt, earlier, sizes), parts):
+                    pass
 
 
-def _take_over(attempt: Location, earlier: Location, note: str, sizes: dict[str, int]) -> None:
+def _take_over(attempt: Location, earlier: Location, sizes: dict[str, int], note: str) -> None:
     if (attempt / note).size() is not None:
         return
     try:
