@@ -106,6 +106,16 @@ class RunOptions(Settings):
         ge=1,
         description="Threads that read images and compute statistics",
     )
+    dask: str | None = Field(
+        None,
+        description="Address of a running Dask scheduler (tcp://host:8786) whose workers do the "
+        "passes and statistics; threads of this process by default",
+    )
+    concurrency_limit: str | None = Field(
+        None,
+        description="Name of the Prefect concurrency limit that a forward pass takes a slot of; "
+        "soapworks-gpu on CUDA devices by default",
+    )
     lease_seconds: float = Field(
         60.0, gt=0, description="After so long a silent holder of a lease is taken for dead"
     )
