@@ -1,10 +1,8 @@
 """The command line ``soapworks``: commands are loaded when they are called."""
 
-import errno
 import os
 import sys
 from importlib import import_module
-from typing import Any
 
 import click
 
@@ -75,26 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        from flows.sentences import sentence
+
         sys.exit(_say(sentence(error), 1))
-
-
-def sentence(error: Exception) -> str:
-    """Return what a person is told of an error."""
-    from soapworks.errors import SoapworksError
-
-    if isinstance(error, SoapworksError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"no space left on the disk ({error.filename or 'the store'}): make room and run again"
-        )
-    if isinstance(error, MemoryError):
-        return "memory ran out: lower --batch-size, --workers or --memory and run again"
-    first: Any = str(error).strip().splitlines() or [""]
-    return (
-        f"unexpected {type(error).__name__}: {first[0]} (please report it; --debug shows where "
-        "it came from)"
-    )
 
 
 def _say(message: str, status: int) -> int:

@@ -67,7 +67,13 @@ def with_request(command: F) -> F:
     """Give a command the arguments that say what is scored, with what, and how."""
     for decorate in reversed(
         (
-            click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT..."),
+            click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]..."),
+            click.option(
+                "--list",
+                "model_list",
+                metavar="YAML",
+                help="File or URL that lists checkpoints, each with settings of its own.",
+            ),
             click.option("--images", required=True, help="Folder of photographs, a path or URL."),
             click.option(
                 "--architecture", help="timm's name of the architecture, for weights files."

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,8 +40,15 @@ def print_summary(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         for row in some:
             table.add_row(*(cell(name, row.get(name)) for name in shown))
         console().print(table)
-    folder = rows[0]["head"].rsplit("/", 1)[0] if rows else ""
-    click.echo(f"heads: {folder}/   (soapworks ls heads, soapworks show KEY)")
+    if rows:
+        folder = rows[0]["head"].rsplit("/", 1)[0]
+        click.echo(f"heads: {folder}/   (soapworks ls heads, soapworks show KEY)")
+
+
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Print on stderr which checkpoints failed, and why."""
+    for checkpoint, why in failures.items():
+        click.echo(f"soapworks: {checkpoint} failed: {why}", err=True)
 
 
 def print_projections(projections: Sequence[Projection], *, as_json: bool) -> None:

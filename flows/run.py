@@ -1,12 +1,16 @@
 """One run from the command line: ask the store first, start the workflow engine only for work."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from flows.sentences import sentence
 from storage_schemas.store import Store
+from tasks.events import Notice, emit
 from tasks.identify import known_identity, look_at, read_identity
 from tasks.index_images import known_images, scan_images
-from tasks.planning import CheckpointPlan, find_missing, plan_checkpoint
+from tasks.models import ModelEntry, SomeFailedError, is_of_one_model
+from tasks.planning import find_missing, plan_checkpoint
 from tasks.project import Projection, project
 from tasks.settings import RunOptions, ScoreSettings
 from tasks.summarize import summarize
@@ -14,30 +18,37 @@ from tasks.summarize import summarize
 Rows = list[dict[str, Any]]
 
 
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    rows: Rows = field(default_factory=list)
+    """The summary: one row per (checkpoint, layer)."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Checkpoints that failed while others were done, and why."""
+
+
 def cached_rows(
-    checkpoints: Sequence[str],
-    images: str,
-    architecture: str | None,
-    settings: ScoreSettings,
-    options: RunOptions,
+    models: Sequence[ModelEntry], images: str, settings: ScoreSettings, options: RunOptions
 ) -> Rows | None:
     """Return the summary if the store has everything, else None; needs neither torch nor Prefect.
 
     Raises
     ------
     InputError
-        Where the photographs cannot be listed or the settings do not fit the checkpoint.
+        Where the photographs cannot be listed or the settings do not fit a checkpoint.
     """
     store = Store(options.store, lease_seconds=options.lease_seconds)
     manifest = known_images(store, images, settings)
     if manifest is None:
         return None
     rows = []
-    for checkpoint in checkpoints:
-        product = known_identity(store, checkpoint, architecture)
+    for model in models:
+        product = known_identity(store, model.checkpoint, model.architecture)
         if product is None:
             return None
-        plan = plan_checkpoint(read_identity(product), manifest, settings)
+        own = model.request(images, settings, options).settings
+        plan = plan_checkpoint(read_identity(product), manifest, own)
         missing = find_missing(store, plan)
         if missing:
             return None
@@ -45,7 +56,7 @@ def cached_rows(
     return rows
 
 
-def check_request(checkpoint: str, architecture: str | None, settings: ScoreSettings) -> None:
+def check_request(model: ModelEntry, settings: ScoreSettings, options: RunOptions) -> None:
     """Raise what can be known to be wrong before the engine is started.
 
     Raises
@@ -55,18 +66,17 @@ def check_request(checkpoint: str, architecture: str | None, settings: ScoreSett
     """
     from soapworks.backbones import describe_checkpoint, open_checkpoint
 
-    found = open_checkpoint(checkpoint, architecture=architecture)
-    describe_checkpoint(found, image_size=settings.image_size).resolve_layers(settings.layers)
+    own = model.request("", settings, options).settings
+    found = open_checkpoint(model.checkpoint, architecture=model.architecture)
+    describe_checkpoint(found, image_size=own.image_size).resolve_layers(own.layers)
 
 
 def plan_run(
-    checkpoints: Sequence[str],
-    images: str,
-    architecture: str | None,
-    settings: ScoreSettings,
-    options: RunOptions,
-) -> list[tuple[CheckpointPlan, Projection]]:
-    """Return plan and projection of every checkpoint; reads files, writes nothing.
+    models: Sequence[ModelEntry], images: str, settings: ScoreSettings, options: RunOptions
+) -> tuple[list[Projection], dict[str, str]]:
+    """Return what each checkpoint would cost, and what is wrong with those that cannot be planned.
+
+    Reads files, writes nothing.
 
     Raises
     ------
@@ -75,42 +85,84 @@ def plan_run(
     """
     store = Store(options.store, lease_seconds=options.lease_seconds)
     manifest = scan_images(store, images, settings, workers=options.workers)
-    result = []
-    for checkpoint in checkpoints:
-        known = known_identity(store, checkpoint, architecture)
-        identity = read_identity(known) if known else look_at(checkpoint, architecture)
-        plan = plan_checkpoint(identity, manifest, settings)
+
+    def of_model(model: ModelEntry) -> Projection:
+        known = known_identity(store, model.checkpoint, model.architecture)
+        identity = read_identity(known) if known else look_at(model.checkpoint, model.architecture)
+        own = model.request(images, settings, options).settings
+        plan = plan_checkpoint(identity, manifest, own)
         missing = find_missing(store, plan, options.keep_features)
-        result.append((plan, project(store, plan, missing, memory=options.memory)))
-    return result
+        return project(store, plan, missing, memory=options.memory)
+
+    return each_model(models, of_model)
 
 
 def score(
-    checkpoints: Sequence[str],
+    models: Sequence[ModelEntry],
     images: str,
-    architecture: str | None,
     settings: ScoreSettings,
     options: RunOptions,
     *,
     engine: Callable[[], Any],
-) -> Rows:
-    """Return the summary of a run, doing what is missing under the workflow engine.
+) -> Outcome:
+    """Return what a run came to, doing what is missing under the workflow engine.
 
     Parameters
     ----------
-    checkpoints, images, architecture, settings, options
+    models, images, settings, options
         As in the flow ``score_checkpoints``.
     engine
         Makes Prefect usable: a context manager, entered only where there is work.
+
+    Raises
+    ------
+    SoapworksError
+        Where nothing could be done: what concerns all models, or the only one.
     """
-    rows = cached_rows(checkpoints, images, architecture, settings, options)
-    if rows is not None:
-        return rows
-    for checkpoint in checkpoints:
-        check_request(checkpoint, architecture, settings)
+    refused: dict[str, str] = {}
+    try:
+        rows = cached_rows(models, images, settings, options)
+        if rows is not None:
+            return Outcome(rows)
+    except Exception as error:
+        # Which of several models is at fault is told below.
+        if len(models) == 1 or not is_of_one_model(error):
+            raise
+    good = list(models)
+    if len(models) > 1:
+        _, refused = each_model(models, lambda model: check_request(model, settings, options))
+        good = [model for model in models if model.checkpoint not in refused]
+        if not good:
+            raise SomeFailedError(refused, [])
+    else:
+        check_request(models[0], settings, options)
     with engine():
         from flows.score import score_checkpoints
 
-        return score_checkpoints(
-            list(checkpoints), images, architecture, settings=settings, options=options
-        )
+        try:
+            rows = score_checkpoints(list(good), images, settings=settings, options=options)
+            return Outcome(rows, refused)
+        except SomeFailedError as error:
+            return Outcome(error.rows, refused | error.failures)
+
+
+def each_model(
+    models: Sequence[ModelEntry], call: Callable[[ModelEntry], Any]
+) -> tuple[list[Any], dict[str, str]]:
+    """Return what a function gives for every model, and why some failed.
+
+    Raises
+    ------
+    Exception
+        What concerns all models, and whatever the only one has.
+    """
+    found, failures = [], {}
+    for model in models:
+        try:
+            found.append(call(model))
+        except Exception as error:
+            if len(models) == 1 or not is_of_one_model(error):
+                raise
+            failures[model.checkpoint] = sentence(error)
+            emit(Notice(f"{model.checkpoint} failed: {failures[model.checkpoint]}"))
+    return found, failures

@@ -1,6 +1,7 @@
 """The main job as a Prefect flow: from checkpoints and photographs to scores and heads."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 from prefect import State, flow, runtime, task
@@ -8,11 +9,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from flows.artifacts import publish_summary
+from flows.sentences import sentence
+from flows.slots import forward_slot
 from tasks import stages
-from tasks.events import stage
+from tasks.events import Notice, emit, stage
+from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of
 from tasks.planning import find_missing
 from tasks.project import project, refuse_if_too_large
-from tasks.request import ScoreRequest, plan_of
+from tasks.request import IndexRequest, ScoreRequest, plan_of
 from tasks.settings import RunOptions, ScoreSettings
 from tasks.stages import StageResult
 from tasks.summarize import summarize
@@ -20,13 +24,13 @@ from tasks.summarize import summarize
 
 def run_name() -> str:
     """Return the name of the running flow: its first checkpoint and how many more."""
-    first, *others = runtime.flow_run.parameters["checkpoints"]
+    first, *others = (_name(one) for one in runtime.flow_run.parameters["checkpoints"])
     return f"score {first}" + (f" and {len(others)} more" if others else "")
 
 
 @flow(name="score", flow_run_name=run_name)
 def score_checkpoints(
-    checkpoints: list[str],
+    checkpoints: list[str | ModelEntry],
     images: str,
     architecture: str | None = None,
     settings: ScoreSettings | None = None,
@@ -37,7 +41,7 @@ def score_checkpoints(
     Parameters
     ----------
     checkpoints
-        timm names, weights files, folders.
+        timm names, weights files, folders, URLs; or entries with settings of their own.
     images
         Folder of photographs, as a path or URL.
     architecture
@@ -51,48 +55,79 @@ def score_checkpoints(
     -------
     list of dict
         The summary: one row per (checkpoint, layer).
+
+    Raises
+    ------
+    SomeFailedError
+        Where models of several failed, once all others are done; with one model, its own error.
     """
-    rows = []
-    for checkpoint in checkpoints:
-        request = ScoreRequest(
-            checkpoint=checkpoint,
-            architecture=architecture,
-            images=images,
-            settings=settings or ScoreSettings(),
-            options=options or RunOptions(),
+    settings, options = settings or ScoreSettings(), options or RunOptions()
+    models = models_of(checkpoints, architecture)
+    manifest = only_key(
+        index_images(IndexRequest(images=images, settings=settings, options=options))
+    )
+    rows: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    for model in models:
+        state: State[Any] = score_checkpoint(
+            model, images, manifest, settings, options, return_state=True
         )
-        manifest = only_key(index_images(request))
-        identity = only_key(identify_checkpoint(request))
-        request = request.model_copy(update={"manifest": manifest, "identity": identity})
-        plan = plan_of(request)
-        store = request.store()
-        keep_features = request.options.keep_features
-        missing = find_missing(store, plan, keep_features)
-        refuse_if_too_large(project(store, plan, missing, memory=request.options.memory), store)
-        layers = [layer.subject.layer for layer in plan.layers]
-        if keep_features == "all":
-            score_from_features(request, layers)
+        result = state.result(raise_on_failure=False)
+        if not isinstance(result, BaseException):
+            rows += result
+        elif len(models) > 1 and is_of_one_model(result):
+            failures[model.checkpoint] = sentence(result)
+            emit(Notice(f"{model.checkpoint} failed: {failures[model.checkpoint]}"))
         else:
-            score_from_passes(request, layers)
-        rows += summarize(store, plan, missing)
+            raise result
     publish_summary(rows)
+    if failures:
+        raise SomeFailedError(failures, rows)
     return rows
 
 
-def score_from_features(request: ScoreRequest, layers: Sequence[str]) -> None:
-    """Store the features of all images, and make everything else from them."""
-    extract_features(request, "real")
-    extract_features(request, "synthetic")
-    with stage("score", request.checkpoint, len(layers), "layers") as advance:
-        # Layer by layer: its features are still in the page cache when they are read again.
-        for layer in layers:
-            fit_components(request, layer)
-            score_components(request, layer)
-            export_head(request, layer)
-            advance(1)
+@flow(name="score-checkpoint", flow_run_name="score {model.checkpoint}")
+def score_checkpoint(
+    model: ModelEntry, images: str, manifest: str, settings: ScoreSettings, options: RunOptions
+) -> list[dict[str, Any]]:
+    """Score the layers of one checkpoint and make a SOAP head for each.
+
+    Parameters
+    ----------
+    model
+        The checkpoint, and what it has of its own.
+    images
+        Folder of photographs, as a path or URL.
+    manifest
+        Key of the photographs' manifest.
+    settings, options
+        The run's.
+
+    Returns
+    -------
+    list of dict
+        The summary: one row per layer.
+    """
+    request = model.request(images, settings, options).model_copy(update={"manifest": manifest})
+    identity = only_key(identify_checkpoint(request))
+    request = request.model_copy(update={"identity": identity})
+    plan = plan_of(request)
+    store = request.store()
+    keep_features = options.keep_features
+    missing = find_missing(store, plan, keep_features)
+    refuse_if_too_large(project(store, plan, missing, memory=options.memory), store)
+    layers = [layer.subject.layer for layer in plan.layers]
+    with forward_slot(options) if missing.features else nullcontext():
+        if keep_features == "all":
+            extract_features(request, "real")
+            extract_features(request, "synthetic")
+        else:
+            stream_statistics(request, layers)
+    score_layers(request, layers)
+    return summarize(store, plan, missing)
 
 
-def score_from_passes(request: ScoreRequest, layers: Sequence[str]) -> None:
+def stream_statistics(request: ScoreRequest, layers: Sequence[str]) -> None:
     """Store no features: the real images pass once for the components and once to be scored."""
     stream_moments(request)
     with stage("pca", request.checkpoint, len(layers), "layers") as advance:
@@ -101,56 +136,64 @@ def score_from_passes(request: ScoreRequest, layers: Sequence[str]) -> None:
             advance(1)
     stream_responses(request, "real")
     stream_responses(request, "synthetic")
+
+
+def score_layers(request: ScoreRequest, layers: Sequence[str]) -> None:
+    """Make components, scores and heads from what the passes left in the store."""
+    streamed = request.options.keep_features == "none"
     with stage("score", request.checkpoint, len(layers), "layers") as advance:
+        # Layer by layer: its features are still in the page cache when they are read again.
         for layer in layers:
+            if not streamed:
+                fit_components(request, layer)
             score_components(request, layer)
             export_head(request, layer)
             advance(1)
 
 
-@task(task_run_name="index · {request.images}", cache_policy=NO_CACHE)
-def index_images(request: ScoreRequest) -> list[str]:
+@task(task_run_name="index {request.images}", cache_policy=NO_CACHE)
+def index_images(request: IndexRequest) -> list[str]:
     """Find, check and digest the photographs."""
     return shown(stages.index_stage(request))
 
 
-@task(task_run_name="identify · {request.checkpoint}", cache_policy=NO_CACHE)
+@task(task_run_name="identify {request.checkpoint}", cache_policy=NO_CACHE)
 def identify_checkpoint(request: ScoreRequest) -> list[str]:
     """Digest the checkpoint's tensors."""
     return shown(stages.identify_stage(request))
 
 
-@task(task_run_name="extract {domain} · {request.checkpoint}", cache_policy=NO_CACHE)
+@task(task_run_name="extract {request.checkpoint} · {domain}", cache_policy=NO_CACHE)
 def extract_features(request: ScoreRequest, domain: str) -> list[str]:
     """Run the forward passes that are missing."""
     return shown(stages.extract_stage(request, domain))
 
 
-@task(task_run_name="extract real · {request.checkpoint}", cache_policy=NO_CACHE)
+@task(task_run_name="extract {request.checkpoint} · real", cache_policy=NO_CACHE)
 def stream_moments(request: ScoreRequest) -> list[str]:
     """Run the real images' first passes that are missing, for the moments of their features."""
     return shown(stages.moments_stage(request))
 
 
-@task(task_run_name="respond {domain} · {request.checkpoint}", cache_policy=NO_CACHE)
+@task(task_run_name="respond {request.checkpoint} · {domain}", cache_policy=NO_CACHE)
 def stream_responses(request: ScoreRequest, domain: str) -> list[str]:
     """Run the passes that are missing, for the responses of the components."""
     return shown(stages.responses_stage(request, domain))
 
 
-@task(task_run_name="pca · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+@task(task_run_name="pca {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
 def fit_components(request: ScoreRequest, layer: str) -> list[str]:
     """Fit the principal components out of core."""
     return shown(stages.pca_stage(request, layer))
 
 
-@task(task_run_name="score · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+@task(task_run_name="score {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
 def score_components(request: ScoreRequest, layer: str) -> list[str]:
     """Count responses and score the components."""
     return shown(stages.score_stage(request, layer))
 
 
-@task(task_run_name="head · {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+@task(task_run_name="head {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
 def export_head(request: ScoreRequest, layer: str) -> list[str]:
     """Export the head."""
     return shown(stages.head_stage(request, layer))
@@ -171,3 +214,10 @@ def only_key(keys: list[str]) -> str:
     given: object = keys
     (key,) = given.result() if isinstance(given, State) else keys
     return key
+
+
+def _name(checkpoint: object) -> str:
+    """Return a checkpoint's identifier, given as such or in an entry."""
+    if isinstance(checkpoint, dict):
+        return str(checkpoint.get("checkpoint"))
+    return checkpoint.checkpoint if isinstance(checkpoint, ModelEntry) else str(checkpoint)

@@ -13,25 +13,30 @@ from tasks.planning import CheckpointPlan, plan_checkpoint
 from tasks.settings import RunOptions, ScoreSettings, Settings
 
 
-class ScoreRequest(Settings):
-    """What to score, with whose photographs, how."""
+class IndexRequest(Settings):
+    """Whose photographs, and how they are read."""
 
-    checkpoint: str
-    """Identifier of the checkpoint."""
-    architecture: str | None = None
-    """timm's name of the architecture, where the checkpoint does not name it."""
     images: str
     """Folder of photographs, as a path or URL."""
-    manifest: str = ""
-    """Key of the photographs' manifest, once they are indexed."""
-    identity: str = ""
-    """Key of the checkpoint's identity, once it is identified."""
     settings: ScoreSettings = ScoreSettings()
     options: RunOptions = RunOptions()
 
     def store(self) -> Store:
         """Return the store of the request."""
         return Store(self.options.store, lease_seconds=self.options.lease_seconds)
+
+
+class ScoreRequest(IndexRequest):
+    """What to score, with whose photographs, how."""
+
+    checkpoint: str
+    """Identifier of the checkpoint."""
+    architecture: str | None = None
+    """timm's name of the architecture, where the checkpoint does not name it."""
+    manifest: str = ""
+    """Key of the photographs' manifest, once they are indexed."""
+    identity: str = ""
+    """Key of the checkpoint's identity, once it is identified."""
 
 
 @lru_cache(maxsize=4)

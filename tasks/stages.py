@@ -18,7 +18,7 @@ from tasks.index_images import publish_manifest, scan_images
 from tasks.loading import batch_size, load_backbone, open_source
 from tasks.obtain import require
 from tasks.planning import LayerPlan, find_missing
-from tasks.request import ScoreRequest, plan_of
+from tasks.request import IndexRequest, ScoreRequest, plan_of
 from tasks.respond import make_responses
 from tasks.score import make_scores
 from tasks.stream import R, Statistic, StreamedMoments, StreamedResponses, stream
@@ -33,7 +33,7 @@ class StageResult(NamedTuple):
     """Whether all of them were there already."""
 
 
-def index_stage(request: ScoreRequest) -> StageResult:
+def index_stage(request: IndexRequest) -> StageResult:
     """Index the photographs; the key is the manifest's."""
     store = request.store()
     manifest = scan_images(store, request.images, request.settings, workers=request.options.workers)

@@ -1,5 +1,6 @@
 """``soapworks plan``: what a run would do and cost."""
 
+import sys
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from flows.options import RunOptions, ScoreSettings, collect, with_request
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 def plan(
     checkpoints: tuple[str, ...],
+    model_list: str | None,
     images: str,
     architecture: str | None,
     as_json: bool,
@@ -21,10 +23,16 @@ def plan(
 ) -> None:
     """Tell what score would do with the same arguments; compute nothing, write nothing."""
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
-    from flows.printing import print_projections
+    from flows.printing import print_failures, print_projections
     from flows.progress import showing_progress
     from flows.run import plan_run
+    from tasks.models import models_of, read_model_list
 
+    listed = read_model_list(model_list) if model_list else []
+    models = models_of([*checkpoints, *listed], architecture)
     with showing_progress(quiet=quiet):
-        plans = plan_run(checkpoints, images, architecture, settings, options)
-    print_projections([projection for _, projection in plans], as_json=as_json)
+        projections, failures = plan_run(models, images, settings, options)
+    print_projections(projections, as_json=as_json)
+    print_failures(failures)
+    if failures:
+        sys.exit(1)

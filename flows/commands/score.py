@@ -16,6 +16,7 @@ from flows.options import RunOptions, ScoreSettings, collect, with_request
 @click.option("--verbose", is_flag=True, help="Show the workflow engine's log as well.")
 def score(
     checkpoints: tuple[str, ...],
+    model_list: str | None,
     images: str,
     architecture: str | None,
     as_json: bool,
@@ -27,21 +28,26 @@ def score(
 
     A CHECKPOINT is a timm name with pretrained weights (vit_base_patch16_224.mae), a weights file
     (.safetensors, .pth, .pt, .bin; with --architecture), a folder in the Hugging Face form, or
-    zoo:pocket_mim and zoo:pocket_supervised, which ship with soapworks.
+    zoo:pocket_mim and zoo:pocket_supervised, which ship with soapworks. A checkpoint that fails
+    does not stop the others; the exit status is then 1.
     """
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
     from flows.engine import orchestrated
-    from flows.printing import print_summary
+    from flows.printing import print_failures, print_summary
     from flows.progress import showing_progress
     from flows.run import score as run
+    from tasks.models import models_of, read_model_list
 
+    listed = read_model_list(model_list) if model_list else []
     with showing_progress(quiet=quiet):
-        rows = run(
-            checkpoints,
+        outcome = run(
+            models_of([*checkpoints, *listed], architecture),
             images,
-            architecture,
             settings,
             options,
             engine=partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv),
         )
-    print_summary(rows, as_json=as_json)
+    print_summary(outcome.rows, as_json=as_json)
+    print_failures(outcome.failures)
+    if outcome.failures:
+        sys.exit(1)

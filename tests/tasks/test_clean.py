@@ -14,6 +14,7 @@ from storage_schemas.location import Location
 from storage_schemas.records import encode_record
 from storage_schemas.store import Attempt, Product, Store
 from tasks.clean import Choice, Chosen, choose, clean
+from tasks.models import ModelEntry
 from tasks.project import Projection
 from tasks.request import ScoreRequest
 from tasks.retention import Retention, Stored, surplus_features, unreferenced
@@ -77,9 +78,8 @@ def other(request: ScoreRequest, **settings: object) -> ScoreRequest:
 
 
 def plan(request: ScoreRequest) -> Projection:
-    ((_, projection),) = plan_run(
-        [request.checkpoint], request.images, None, request.settings, request.options
-    )
+    models = [ModelEntry(checkpoint=request.checkpoint)]
+    (projection,), _ = plan_run(models, request.images, request.settings, request.options)
     return projection
 
 

@@ -8,14 +8,14 @@ import pytest
 from flows.run import plan_run
 from soapworks.errors import InputError, LayerError, ResourceError
 from tasks.fit_pca import images_per_range, threads_within
+from tasks.models import ModelEntry
 from tasks.project import Projection, refuse_if_too_large
 from tests.tasks.conftest import run_stages
 
 
 def plan(request) -> Projection:
-    ((_, projection),) = plan_run(
-        [request.checkpoint], request.images, None, request.settings, request.options
-    )
+    models = [ModelEntry(checkpoint=request.checkpoint)]
+    (projection,), _ = plan_run(models, request.images, request.settings, request.options)
     return projection
 
 
