@@ -24,7 +24,8 @@ from tasks.summarize import summarize
 
 def run_name() -> str:
     """Return the name of the running flow: its first checkpoint and how many more."""
-    first, *others = (_name(one) for one in runtime.flow_run.parameters["checkpoints"])
+    given = runtime.flow_run.parameters
+    first, *others = [_name(one) for one in given["checkpoints"]] or [str(given["model_list"])]
     return f"score {first}" + (f" and {len(others)} more" if others else "")
 
 
@@ -35,6 +36,7 @@ def score_checkpoints(
     architecture: str | None = None,
     settings: ScoreSettings | None = None,
     options: RunOptions | None = None,
+    model_list: str | None = None,
 ) -> list[dict[str, Any]]:
     """Score the layers of checkpoints and make a SOAP head for each.
 
@@ -50,6 +52,8 @@ def score_checkpoints(
         What the scores depend on.
     options
         Where and how the work is done.
+    model_list
+        Path or URL of a YAML list of more checkpoints, read when the run starts.
 
     Returns
     -------

@@ -2,16 +2,8 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 import click
-
-if TYPE_CHECKING:
-    from tasks.repair import Repair
-    from tasks.verify import Verification
-
-SHOWN = 5
-"""Damaged files of a product that are named to people; JSON names all."""
 
 
 @click.command()
@@ -43,6 +35,7 @@ def verify(
     all of it that is whole. Moments, components, responses, scores and heads are made again at
     once where the products they are made from are there.
     """
+    from flows.findings import as_plain, n_left, told, told_repairs
     from flows.progress import showing_progress
     from storage_schemas.store import Store
     from tasks.settings import RunOptions
@@ -51,13 +44,13 @@ def verify(
     place = Store(store)
     with showing_progress(quiet=quiet):
         found = check(place, key, workers=workers)
-        repairs: list[Repair] | None = None
+        repairs = None
         if repair:
             from tasks.repair import repair as mend
 
             memory = RunOptions().memory
             repairs = mend(place, found.damaged, memory=memory, workers=workers)
-    left = len(found.damaged if repairs is None else [r for r in repairs if r.outcome == "left"])
+    left = n_left(found, repairs)
     if as_json:
         from flows.printing import print_json
 
@@ -67,67 +60,3 @@ def verify(
             click.echo(line)
     if left:
         sys.exit(1)
-
-
-def as_plain(found: "Verification", repairs: "list[Repair] | None") -> dict[str, Any]:
-    """Return a check's result as plain data."""
-    return {
-        "n_products": found.n_products,
-        "n_files": found.n_files,
-        "n_bytes": found.n_bytes,
-        "damaged": [
-            {
-                "address": one.address,
-                "key": one.product.key if one.product else None,
-                "damages": [
-                    {"path": d.path, "reason": d.reason, "certain": d.certain} for d in one.damages
-                ],
-            }
-            for one in found.damaged
-        ],
-        "repairs": None if repairs is None else [vars(one) for one in repairs],
-        "unnamed": [vars(one) for one in found.unnamed],
-        "later": list(found.later),
-    }
-
-
-def told(found: "Verification") -> list[str]:
-    """Return a check's result in lines for people."""
-    from tasks.sizes import size
-
-    lines = []
-    for one in found.damaged:
-        lines.append(f"{one.address} is damaged:")
-        lines += [f"  {damage}" for damage in one.damages[:SHOWN]]
-        if len(one.damages) > SHOWN:
-            lines.append(f"  and {len(one.damages) - SHOWN} more files")
-    lines += [f"not looked at: {sentence}" for sentence in found.later]
-    lines += [
-        f"in no record: {one.path} ({one.n_files} files, {size(one.n_bytes)})"
-        for one in found.unnamed
-    ]
-    bad = sum(1 for one in found.damaged if one.product)
-    unreadable = len(found.damaged) - bad
-    state = f"{bad} damaged" if bad else "all whole" if found.n_products else "nothing to verify"
-    more = f", {unreadable} more whose record cannot be understood" if unreadable else ""
-    return [
-        *lines,
-        f"{found.n_products} products, {found.n_files} files, {size(found.n_bytes)}: {state}{more}",
-    ]
-
-
-def told_repairs(found: "Verification", repairs: "list[Repair] | None") -> list[str]:
-    """Return what became of damaged products, or what to do about them, in lines for people."""
-    words = {
-        "remade": "made again",
-        "withdrawn": "withdrawn",
-        "replaced": "made again by another process",
-        "kept": "kept",
-        "left": "left as it is",
-    }
-    if repairs is None:
-        return ["run soapworks verify --repair to mend it"] if found.damaged else []
-    return [
-        f"{one.address}: {words[one.outcome]}{'; ' if one.note else ''}{one.note}"
-        for one in repairs
-    ]
