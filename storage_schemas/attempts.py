@@ -5,6 +5,7 @@ completion record names it.
 """
 
 import contextlib
+import functools
 import platform
 import weakref
 from datetime import UTC, datetime
@@ -207,6 +208,7 @@ class Attempt:
                     (self.address / name).delete()
 
 
+@functools.cache
 def made_by() -> dict[str, str]:
     """Return versions and host, for the record."""
     versions = {}

@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +17,19 @@ from storage_schemas.store import Store
 from tasks.request import ScoreRequest
 from tasks.settings import RunOptions, ScoreSettings
 from tests.faults import oracle
-from tests.faults.child import Job, work
+from tests.faults.child import Job, furnish, work
 from tests.faults.primitives import Fault
 
 DEADLINE = 120.0
+N_PHOTOGRAPHS = 10
 KILLS = ("kill", "power")
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def preload() -> None:
-    """Have children forked from a process that has everything imported."""
+    """Have children forked from a process that has everything imported, and start that process."""
     _CONTEXT.set_forkserver_preload(["tests.faults.imports"])
+    forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,14 @@ class Arena:
     ----------
     folder
         Where everything lies.
-    checkpoint, photographs
-        What is scored.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path, photographs: Path) -> None:
-        self.folder, self._checkpoint, self._photographs = folder, checkpoint, photographs
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        furnisher = _CONTEXT.Process(target=furnish, args=(folder, N_PHOTOGRAPHS))
+        furnisher.start()
+        furnisher.join()
+        assert furnisher.exitcode == 0
         self.counts: Counter[str] = Counter()
         self.reference = folder / "reference"
         self.undisturbed = self.start(self.reference).wait()
@@ -113,8 +118,8 @@ class Arena:
         """Return the request, on a store."""
         settings = {"synthetic_images": 6, "block_images": 4, "segment_images": 8}
         return ScoreRequest(
-            checkpoint=str(self._checkpoint),
-            images=str(self._photographs),
+            checkpoint=str(self.folder / "checkpoint"),
+            images=str(self.folder / "photographs"),
             settings=ScoreSettings(layers="blocks.1,norm", **settings),
             options=RunOptions(
                 **{"store": str(store), "device": "cpu", "batch_size": 4, "workers": 2} | options

@@ -68,6 +68,14 @@ def work(job: Job) -> None:
         (job.folder / "outcome.json").write_text(json.dumps(outcome))
 
 
+def furnish(folder: Path, n_photographs: int) -> None:
+    """Write what is scored: a checkpoint and photographs. In a child, which has torch already."""
+    from tests.small import write_checkpoint, write_photographs
+
+    write_checkpoint(folder / "checkpoint")
+    write_photographs(folder / "photographs", n_photographs)
+
+
 def count_forwards(file: Path) -> None:
     """Write down every forward pass as it begins, so that a kill does not hide it."""
     from soapworks.backbones import Backbone

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.small import write_checkpoint, write_photographs
-
 pytest.register_assert_rewrite("tests.faults.arena")
 
 from tests.faults import arena as arenas  # noqa: E402
@@ -28,8 +26,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     arenas.preload()
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
-    checkpoint = write_checkpoint(folder / "checkpoint")
-    arena = Arena(folder, checkpoint, write_photographs(folder / "photographs", 10))
+    arena = Arena(folder)
     yield arena
     _counts.update(arena.counts)
     shutil.rmtree(folder)

@@ -6,15 +6,22 @@ the fork.
 
 import aiobotocore.session  # type: ignore[import-untyped]
 import dask.threaded
+import distributed
+import pyarrow.dataset
+import pyarrow.pandas_compat
 import pyarrow.parquet
 import s3fs
+import scipy.fft
 import scipy.linalg
+import scipy.special
 import timm
 import torchvision
 import zarr.storage
 
 import soapworks.backbones
 import soapworks.backbones.backbone
+import soapworks.backbones.digest
+import soapworks.backbones.unwrapping
 import soapworks.images.reading
 import soapworks.synthesis
 import tasks.stages
@@ -24,6 +31,7 @@ import tests.tasks.conftest
 __all__ = [
     "aiobotocore",
     "dask",
+    "distributed",
     "pyarrow",
     "s3fs",
     "scipy",
