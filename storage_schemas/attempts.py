@@ -153,7 +153,7 @@ class Attempt:
         return Product(self.recipe.key, self.recipe.kind, self.address, record)
 
     def _files(self) -> tuple[dict[str, FileDigest], list[str]]:
-        """Return the product's files, checked to be whole and accounted for, and notes of work."""
+        """Return the product's files, checked to be whole and accounted for, and those of work."""
         files: dict[str, FileDigest] = {}
         work: list[str] = []
         for path, part in read_parts(self.location).items():
@@ -181,15 +181,17 @@ class Attempt:
                 )
         if not files:
             raise InputError(f"Nothing was written for {self.address}: there is no product.")
-        return files, work
+        return files, work + [path for path in found if below(path, WORK)]
 
-    def _drop_work(self, notes: list[str]) -> None:
+    def _drop_work(self, work: list[str]) -> None:
         # Only now: a process that is killed before it publishes must find its work again.
+        if not work:
+            return
         with contextlib.suppress(StoreError):
-            for note in notes:
-                (self.location / note).delete()
-            if notes:
-                (self.location / PARTS).delete_if_empty()
+            for path in work:
+                if not below(path, WORK):
+                    (self.location / path).delete_file()
+            (self.location / PARTS).delete_if_empty()
             (self.location / WORK).delete()
 
     def _adopt(self, winner: Product) -> Product:

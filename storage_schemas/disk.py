@@ -169,6 +169,10 @@ class Disk:
             else:
                 return
 
+    def delete_file(self, path: str) -> None:
+        """Delete a file; missing is fine."""
+        self.delete(path)
+
     def delete_if_empty(self, path: str) -> None:
         """Delete an empty folder; leave any other."""
         with contextlib.suppress(OSError):

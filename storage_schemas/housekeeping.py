@@ -90,7 +90,7 @@ def delete(address: Location, lease_seconds: float) -> None:
         While another process holds its lease.
     """
     with leases.held(address, lease_seconds) as lease:
-        (address / RECORD).delete()
+        (address / RECORD).delete_file()
         for name in address.names():
             if name != lease.file.name:
                 (address / name).delete()

@@ -138,7 +138,7 @@ class Lease:
     def _give_up(self) -> None:
         self._lost = True
         if holds(self.file, self.token):
-            self.file.delete()
+            self.file.delete_file()
 
 
 def acquire(folder: Location, seconds: float) -> Lease | None:
@@ -177,7 +177,7 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
             lease.release()
             return None
         if number < lease.number:
-            (folder / file_name(number)).delete()
+            (folder / file_name(number)).delete_file()
     return lease
 
 

@@ -35,6 +35,7 @@ class Driver(Protocol):
     def sizes_of(self, path: str, files: Iterable[str]) -> dict[str, int]: ...  # noqa: D102
     def sync(self, path: str, files: list[str]) -> None: ...  # noqa: D102
     def delete(self, path: str) -> None: ...  # noqa: D102
+    def delete_file(self, path: str) -> None: ...  # noqa: D102
     def delete_if_empty(self, path: str) -> None: ...  # noqa: D102
     def free_bytes(self, path: str) -> int | None: ...  # noqa: D102
 
@@ -200,6 +201,11 @@ class Location:
         """Delete the file, or the folder with all below; missing is fine."""
         with told(self, "delete"):
             self._do().delete(self._path)
+
+    def delete_file(self) -> None:
+        """Delete the file, known to be no folder; missing is fine."""
+        with told(self, "delete"):
+            self._do().delete_file(self._path)
 
     def delete_if_empty(self) -> None:
         """Delete this folder if nothing lies in it."""

@@ -19,6 +19,7 @@ _WITH_FOLDERS = {"memory", "sftp", "ssh", "smb", "hdfs", "webhdfs"}
 _TAKEN = 412
 _ANOTHER_AT_IT = 409
 _NO_CONDITIONS = 501
+_PAST_THE_END = 416
 
 OPTIONS: dict[str, Any] = {"use_listings_cache": False}
 """fsspec's cached listings would hide what other processes do."""
@@ -33,18 +34,28 @@ class Objects:
 
     def read(self, path: str, limit: int | None = None) -> bytes:
         """Return the object's bytes, at most ``limit + 1`` of them when a limit is given."""
-        if limit is not None and self._fs.info(self._at(path))["size"] > limit:
-            return self._fs.cat_file(self._at(path), start=0, end=limit + 1)
-        return self._fs.cat_file(self._at(path))
+        if limit is None:
+            return self._fs.cat_file(self._at(path))
+        return self._piece(path, 0, limit + 1)
 
     def digest(self, path: str) -> tuple[int, str]:
         """Return size in bytes and sha256 of the object, read in pieces."""
-        digest, size = hashlib.sha256(), int(self._fs.info(self._at(path))["size"])
-        for start in range(0, size, _PIECE):
-            digest.update(
-                self._fs.cat_file(self._at(path), start=start, end=min(start + _PIECE, size))
-            )
-        return size, digest.hexdigest()
+        digest, size = hashlib.sha256(), 0
+        while True:
+            piece = self._piece(path, size, size + _PIECE)
+            digest.update(piece)
+            size += len(piece)
+            if len(piece) < _PIECE:
+                return size, digest.hexdigest()
+
+    def _piece(self, path: str, start: int, end: int) -> bytes:
+        """Return the bytes of a range, none past the object's end: one request, no size asked."""
+        try:
+            return self._fs.cat_file(self._at(path), start=start, end=end)
+        except OSError as error:
+            if _http_status(error) == _PAST_THE_END:
+                return b""
+            raise
 
     def write(self, path: str, data: bytes, *, durable: bool) -> None:
         """Put the object, over an older one."""
@@ -121,6 +132,13 @@ class Objects:
         """Delete an object, or all below a path; missing is fine."""
         try:
             self._fs.rm(self._at(path), recursive=True)
+        except FileNotFoundError:
+            return
+
+    def delete_file(self, path: str) -> None:
+        """Delete one object, in one request; missing is fine."""
+        try:
+            self._fs.rm_file(self._at(path))
         except FileNotFoundError:
             return
 

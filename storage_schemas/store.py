@@ -104,7 +104,7 @@ class Store:
                 lease.release()
                 return product
             if damages:
-                (address / RECORD).delete()
+                (address / RECORD).delete_file()
             (address / RECIPE).write_bytes(recipe.canonical_json())
             location = address / f"attempt-{uuid.uuid4().hex[:12]}"
             attempt = Attempt(recipe, location, lease, tuple(damages))
@@ -147,7 +147,7 @@ class Store:
                 known = product.data if isinstance(product, Product) else None
                 if now is None or now.data != known:
                     return False
-            (address / RECORD).delete()
+            (address / RECORD).delete_file()
             return True
 
     def products(self, kind: str | None = None) -> list[Product]:

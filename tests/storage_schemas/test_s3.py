@@ -1,12 +1,14 @@
 """The same promises in a bucket; several processes are in test_races.py."""
 
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from soapworks.errors import DamagedProductError, StoreError
+from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from storage_schemas import objects
 from storage_schemas.location import Location
 from storage_schemas.products import Product
 from storage_schemas.store import Store
@@ -62,6 +64,38 @@ def test_parts_are_taken_over_and_damage_is_mended(s3_store):
     assert product.verify() == []
     s3_store.delete(product)
     assert s3_store.location.walk() == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101])
+def test_small_objects_are_read_in_one_request(s3_store, monkeypatch, size):
+    from s3fs import S3FileSystem
+
+    real, asked = S3FileSystem._call_s3, []
+
+    async def count(fs, method, *args, **kwargs):
+        asked.append(method)
+        return await real(fs, method, *args, **kwargs)
+
+    data = bytes(range(size))
+    target = s3_store.location / "a"
+    target.write_bytes(data)
+    monkeypatch.setattr(S3FileSystem, "_call_s3", count)
+    assert target.read_bytes(limit=99) == data[:100]
+    assert target.digest() == (size, hashlib.sha256(data).hexdigest())
+    assert set(asked) == {"get_object"}
+    with pytest.raises(MissingProductError):
+        (s3_store.location / "b").read_bytes(limit=99)
+    target.delete_file()
+    target.delete_file()
+    assert not target.exists()
+
+
+def test_objects_of_whole_pieces_are_digested(s3_store, monkeypatch):
+    monkeypatch.setattr(objects, "_PIECE", 10)
+    for data in (bytes(9), bytes(10), bytes(20), bytes(21)):
+        (s3_store.location / "a").write_bytes(data)
+        expected = len(data), hashlib.sha256(data).hexdigest()
+        assert (s3_store.location / "a").digest() == expected
 
 
 def test_a_bucket_that_is_missing_is_told(s3_endpoint):
