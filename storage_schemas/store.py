@@ -25,6 +25,9 @@ __all__ = ["Attempt", "Product", "Store"]
 KEY_DIGITS = 12
 """Digits of the key in an address."""
 
+BESIDE = ("reports", "watch")
+"""Folders of a store that hold no products."""
+
 _KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _ADDRESS = re.compile(r"[a-z0-9_.-]{1,180}-([0-9a-f]{12})")
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
@@ -209,7 +212,8 @@ class Store:
 
     def kinds(self) -> list[str]:
         """Return the kinds that the store has folders for."""
-        return [name for name in self.location.names() if _KIND.fullmatch(name)]
+        names = self.location.names()
+        return [name for name in names if _KIND.fullmatch(name) and name not in BESIDE]
 
     def addresses(self, kind: str | None = None) -> list[Location]:
         """Return the addresses of all products, published or not."""

@@ -185,7 +185,7 @@ def walk_remote(root: str, listing: Mapping[str, Mapping[str, Any]]) -> Findings
             found.other_suffixes[suffix_of(path)] += 1
         else:
             size = int(facts.get("size") or 0)
-            found.files.append(ImageFile(path, size, _remote_fingerprint(size, facts)))
+            found.files.append(ImageFile(path, size, remote_fingerprint(size, facts)))
     found.sort()
     return found
 
@@ -196,6 +196,7 @@ _REMOTE_MARKS = (
 )
 
 
-def _remote_fingerprint(size: int, facts: Mapping[str, Any]) -> str:
+def remote_fingerprint(size: int, facts: Mapping[str, Any]) -> str:
+    """Return the cheap identity of an object from what its server says of it."""
     marks = [f"{key}={facts[key]}" for key in _REMOTE_MARKS if facts.get(key) is not None]
     return ":".join([str(size), *marks])

@@ -1,0 +1,174 @@
+"""When a checkpoint is due: the rules alone, with a clock that is told."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from soapworks.errors import CheckpointError, ResourceError, StoreError
+from tasks.arrivals import (
+    Arrival,
+    Decision,
+    LayerScores,
+    Sighting,
+    after_failure,
+    back_off,
+    decide,
+    is_lasting,
+    outlook_of,
+)
+from tasks.watch_settings import WatchOptions
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+KEY = "ab" * 32
+SCORES = LayerScores(
+    layer="norm",
+    top_si=0.9,
+    top_component=1,
+    n_invariant=3,
+    invariant_variance_share=0.2,
+    n_components=24,
+    n_real=9,
+    n_synthetic=6,
+    key=KEY,
+)
+
+
+def sighting(fingerprint: str = "a", unchanged_for: float = 1000.0, marker: str = "") -> Sighting:
+    return Sighting("step_1.pt", fingerprint, 100, marker, unchanged_for)
+
+
+def arrival(status: Any, ago: float = 0.0, **more: Any) -> Arrival:
+    since = NOW - timedelta(seconds=ago)
+    return Arrival(path="step_1.pt", fingerprint="a", status=status, since=since, **more)
+
+
+def decided(seen: Sighting, known: Arrival | None, *, held: bool = False, **more: Any) -> Decision:
+    here, heads = more.pop("here", True), more.pop("heads", {KEY})
+    options = WatchOptions(**more)
+    return decide(seen, known, now=NOW, held=held, heads=heads, options=options, here=here)
+
+
+def test_a_new_checkpoint_waits_until_it_stood_unchanged() -> None:
+    early = decided(sighting(unchanged_for=4.0), None, stable_seconds=10)
+    assert (early.verdict, early.wait) == ("settling", 6.0)
+    assert decided(sighting(unchanged_for=10.0), None, stable_seconds=10).verdict == "due"
+
+
+def test_with_its_marker_it_is_due_at_once() -> None:
+    assert decided(sighting(unchanged_for=0, marker="m"), None).verdict == "due"
+
+
+def test_the_marker_of_an_earlier_content_says_nothing() -> None:
+    known = arrival("scored", marker="m", scores=[SCORES])
+    changed = sighting("b", unchanged_for=0, marker="m")
+    assert decided(changed, known).verdict == "settling"
+    again = sighting("b", unchanged_for=0, marker="later")
+    assert decided(again, known).verdict == "due"
+
+
+def test_what_is_scored_is_done_as_long_as_its_heads_are_there() -> None:
+    known = arrival("scored", scores=[SCORES])
+    assert decided(sighting(), known).verdict == "done"
+    assert decided(sighting(), known, heads=set()).verdict == "due"
+
+
+def test_a_changed_file_starts_afresh_whatever_became_of_the_old_one() -> None:
+    for known in (
+        arrival("scored", scores=[SCORES]),
+        arrival("failed", attempts=99),
+        arrival("started", attempts=99),
+    ):
+        assert decided(sighting("b"), known).verdict == "due"
+        assert decided(sighting("b", unchanged_for=0), known).verdict == "settling"
+
+
+def test_what_another_process_holds_is_left_to_it() -> None:
+    for known in (None, arrival("started", attempts=1), arrival("announced")):
+        assert decided(sighting(), known, held=True).verdict == "held"
+
+
+def test_an_attempt_that_was_killed_is_taken_up_at_once() -> None:
+    assert decided(sighting(), arrival("started", attempts=1)).verdict == "due"
+
+
+def test_what_kills_every_process_is_given_up() -> None:
+    known = arrival("started", attempts=3)
+    found = decided(sighting(), known, max_attempts=3)
+    assert found.verdict == "given up"
+    assert "ended before it was done" in found.why
+
+
+@pytest.mark.parametrize(("attempts", "pause"), [(1, 60), (2, 120), (3, 240), (4, 480)])
+def test_the_pause_doubles(attempts: int, pause: float) -> None:
+    options = {"backoff_seconds": 60, "max_backoff_seconds": 3600}
+    early = decided(sighting(), arrival("failed", pause - 1, attempts=attempts), **options)
+    assert (early.verdict, early.wait) == ("waiting", 1.0)
+    late = decided(sighting(), arrival("failed", pause, attempts=attempts), **options)
+    assert late.verdict == "due"
+
+
+def test_the_pause_is_bounded() -> None:
+    assert back_off(7, 60, 600) == 600
+    assert back_off(10**9, 60, 3600) == 3600
+
+
+def test_a_failure_dated_in_the_future_blocks_nothing() -> None:
+    assert decided(sighting(), arrival("failed", -1e6, attempts=1)).verdict == "due"
+
+
+def test_after_the_last_attempt_it_is_given_up_with_its_reason() -> None:
+    known = arrival("failed", 1e9, attempts=5, reason="out of luck")
+    found = decided(sighting(), known, max_attempts=5)
+    assert (found.verdict, found.why) == ("given up", "out of luck (attempt 5)")
+    assert decided(sighting(), known, max_attempts=6).verdict == "due"
+
+
+def test_a_lasting_fault_is_tried_once_more_only() -> None:
+    assert decided(sighting(), arrival("failed", 60, attempts=1, lasting=True)).verdict == "due"
+    known = arrival("failed", 1e9, attempts=2, lasting=True)
+    assert decided(sighting(), known).verdict == "given up"
+
+
+def test_what_lasts_and_what_may_pass() -> None:
+    assert is_lasting(CheckpointError("no weights"))
+    assert not is_lasting(ResourceError("no room"))
+    assert not is_lasting(StoreError("away"))
+    assert not is_lasting(RuntimeError("CUDA out of memory"))
+
+
+def test_asked_to_try_again_everything_that_failed_is_due() -> None:
+    for known in (
+        arrival("failed", 0, attempts=1),
+        arrival("failed", 0, attempts=99, lasting=True),
+        arrival("started", 0, attempts=99),
+    ):
+        assert decided(sighting(), known, retry=True).verdict == "due"
+    assert decided(sighting(), arrival("scored", scores=[SCORES]), retry=True).verdict == "done"
+
+
+def test_an_event_is_out_until_patience_ends_which_doubles() -> None:
+    options = {"here": False, "event_patience": 900.0}
+    out = decided(sighting(), arrival("announced", 899, announcements=1), **options)
+    assert (out.verdict, out.wait) == ("announced", 1.0)
+    lost = decided(sighting(), arrival("announced", 900, announcements=1), **options)
+    assert lost.verdict == "due"
+    again = decided(sighting(), arrival("announced", 900, announcements=2), **options)
+    assert (again.verdict, again.wait) == ("announced", 900.0)
+
+
+def test_who_scores_itself_takes_what_is_announced() -> None:
+    assert decided(sighting(), arrival("announced", 0, announcements=1)).verdict == "due"
+
+
+def test_what_is_remembered_of_a_failure() -> None:
+    known = arrival("started", 500, attempts=1)
+    failed = after_failure(known, CheckpointError("x"), "no\n weights.", now=NOW)
+    assert (failed.status, failed.reason, failed.lasting) == ("failed", "no weights.", True)
+    assert (failed.since, failed.attempts) == (NOW, 1)
+
+
+def test_the_outlook_in_words() -> None:
+    options = WatchOptions(backoff_seconds=90)
+    assert outlook_of(arrival("failed", attempts=1), options) == "tried again in 0:01:30"
+    assert "given up after 5 attempts" in outlook_of(arrival("failed", attempts=5), options)

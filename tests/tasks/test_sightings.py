@@ -1,0 +1,194 @@
+"""What counts as a checkpoint in a folder, on a disk and behind a URL."""
+
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from soapworks.backbones.sources import WEIGHTS_NAMES
+from soapworks.backbones.weight_files import SUFFIXES
+from soapworks.errors import InputError
+from storage_schemas.failures import UnreachableError
+from storage_schemas.location import Location
+from tasks import sightings
+from tasks.sightings import Observations, checkpoints_among, list_checkpoints
+
+
+def paths(*names: str, pattern: str = "*") -> list[str]:
+    return [one.path for one in checkpoints_among(dict.fromkeys(names, (1, "f")))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Location:
+    return Location.parse(tmp_path)
+
+
+def test_the_names_are_those_that_can_be_read() -> None:
+    assert sightings.SUFFIXES == SUFFIXES
+    assert sightings.WEIGHTS_NAMES == WEIGHTS_NAMES
+
+
+def test_weights_files_at_any_depth() -> None:
+    names = ["step_1.safetensors", "mae/a/step_2.pth", "b.PT", "c.pth.tar", "log.txt", "model.bin"]
+    assert paths(*names) == [
+        *("b.PT", "c.pth.tar", "mae/a/step_2.pth", "model.bin", "step_1.safetensors")
+    ]
+
+
+def test_a_folder_in_the_hugging_face_form_is_one_checkpoint() -> None:
+    names = [
+        "config.json",
+        "model.safetensors",
+        "optimizer.pt",
+        "deep/rng.pth",
+        "training_args.bin",
+    ]
+    assert paths(*(f"checkpoint-10/{name}" for name in names), "step_1.pt") == [
+        *("checkpoint-10", "step_1.pt")
+    ]
+    assert paths("a/pytorch_model.bin", "b/model.safetensors.index.json", "b/model-1.pt") == [
+        *("a", "b")
+    ]
+
+
+def test_the_watched_folder_itself_is_none() -> None:
+    assert paths("config.json", "model.safetensors") == ["model.safetensors"]
+
+
+def test_a_folder_with_a_configuration_and_steps_is_a_folder_of_files() -> None:
+    assert paths("run/config.json", "run/step_1.pt", "run/step_2.pt") == [
+        *("run/step_1.pt", "run/step_2.pt")
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".hidden.pt", ".git/a.pt", "step_1.safetensors.tmp", "step_1.pt.part", "step_1.pt~"),
+        *("x.tmp/step_1.pt", "a/../step_1.pt", "a//step_1.pt", "readme.md", "step_1.pt.partial"),
+    ],
+)
+def test_what_is_left_alone(name: str) -> None:
+    assert paths(name) == []
+
+
+def test_an_empty_file_is_not_there_yet() -> None:
+    assert checkpoints_among({"a.pt": (0, "f")}) == []
+
+
+def test_the_rest_of_a_folder_does_not_change_it() -> None:
+    files = {"c/model.safetensors": (5, "w"), "c/config.json": (1, "k"), "c/state.json": (1, "s")}
+    (before,) = checkpoints_among(files)
+    (same,) = checkpoints_among({**files, "c/state.json": (9, "t"), "c/optimizer.pt": (9, "o")})
+    assert same == before
+    for name in ("c/model.safetensors", "c/config.json"):
+        (other,) = checkpoints_among({**files, name: (5, "x")})
+        assert other.fingerprint != before.fingerprint
+
+
+def test_markers_belong_to_files_and_folders() -> None:
+    files = {name: (1, name) for name in ("a.pt", "a.pt.done", "c/model.safetensors", "c.done")}
+    assert {one.path: one.marker for one in checkpoints_among(files)} == {
+        "a.pt": "a.pt.done",
+        "c": "c.done",
+    }
+
+
+def test_on_disk(folder: Location, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/step_1.pt").write_bytes(b"abc")
+    (tmp_path / "last.pt").symlink_to("run/step_1.pt")
+    (tmp_path / "linked").symlink_to("run")
+    os.mkfifo(tmp_path / "pipe.pt")
+    (one,) = list_checkpoints(folder)
+    assert (one.path, one.n_bytes) == ("run/step_1.pt", 3)
+    (tmp_path / "run/step_1.pt").write_bytes(b"abd")
+    (changed,) = list_checkpoints(folder)
+    assert changed.fingerprint != one.fingerprint
+
+
+def test_a_pattern_chooses_by_name_or_path(folder: Location, tmp_path: Path) -> None:
+    for name in ("mae/step_1.pt", "mae/ema_1.pt", "dino/step_1.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [one.path for one in list_checkpoints(folder, "step_*")] == [
+        *("dino/step_1.pt", "mae/step_1.pt")
+    ]
+    assert len(list_checkpoints(folder, "mae/*")) == 2
+    assert list_checkpoints(folder, "STEP_*") == []
+
+
+def test_a_folder_that_is_missing_or_a_file(folder: Location, tmp_path: Path) -> None:
+    assert list_checkpoints(folder) == []
+    with pytest.raises(InputError, match="There is no folder"):
+        list_checkpoints(folder / "none")
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(InputError, match="is a file"):
+        list_checkpoints(folder / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_folder_without_rights(folder: Location, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(InputError, match="permission denied"):
+        list_checkpoints(folder)
+
+
+def test_behind_a_url() -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/sightings/mae/step_1.pt", b"abc")
+    folder = Location.parse("memory://sightings")
+    (one,) = list_checkpoints(folder)
+    assert (one.path, one.n_bytes) == ("mae/step_1.pt", 3)
+    system.pipe_file("/sightings/mae/step_1.pt", b"abd")
+    (changed,) = list_checkpoints(folder)
+    assert changed.fingerprint != one.fingerprint
+    assert list_checkpoints(Location.parse("memory://nothing")) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FileNotFoundError("The specified bucket does not exist"), InputError),
+        (PermissionError("Access Denied"), InputError),
+        (ConnectionResetError("reset by peer"), UnreachableError),
+        (OSError("503 Slow Down"), UnreachableError),
+    ],
+)
+def test_faults_of_a_listing(monkeypatch, error: Exception, kind: type[Exception]) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "find", broken)
+    with pytest.raises(kind, match=str(error)) as told:
+        list_checkpoints(Location.parse("memory://sightings"))
+    assert isinstance(told.value, UnreachableError) == (kind is UnreachableError)
+
+
+def test_a_bucket(s3_endpoint: str) -> None:
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="sightings")
+    client.put_object(Bucket="sightings", Key="runs/mae/step_1.safetensors", Body=b"abc")
+    client.put_object(Bucket="sightings", Key="runs/mae/step_1.safetensors.done", Body=b"")
+    client.close()
+    (one,) = list_checkpoints(Location.parse("s3://sightings/runs/"))
+    assert (one.path, one.n_bytes, bool(one.marker)) == ("mae/step_1.safetensors", 3, True)
+    assert list_checkpoints(Location.parse("s3://sightings/before-the-first")) == []
+    with pytest.raises(InputError, match="bucket"):
+        list_checkpoints(Location.parse("s3://no-such-bucket-at-all/runs"))
+
+
+def test_how_long_it_was_seen_as_it_is() -> None:
+    seen, folder = Observations(), Location("/a")
+    first, other = (
+        checkpoints_among({"a.pt": (1, "f")})[0],
+        checkpoints_among({"a.pt": (1, "g")})[0],
+    )
+    assert [seen.unchanged_for(folder, first, now) for now in (5.0, 7.0)] == [0.0, 2.0]
+    assert [seen.unchanged_for(folder, other, now) for now in (8.0, 9.5)] == [0.0, 1.5]
+    assert seen.unchanged_for(folder, first, 10.0) == 0.0

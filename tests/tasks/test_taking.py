@@ -1,0 +1,393 @@
+"""Checkpoints are scored once, whoever watches and whatever happens, and all is remembered."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from soapworks.errors import CheckpointError, InputError, StoreError
+from storage_schemas.failures import UnreachableError
+from storage_schemas.holdings import holding
+from tasks.events import Event, Notice
+from tasks.watching import outlast
+from tests.small import write_photographs
+from tests.tasks.watchers import Clock, Watcher, make_watch
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_photographs(tmp_path / "photographs", 1)
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watcher(place: Path, clock: Clock) -> Watcher:
+    return Watcher(make_watch(place), clock)
+
+
+def save(place: Path, name: str, content: str = "weights") -> Path:
+    path = place / "checkpoints" / name
+    path.write_text(content)
+    return path
+
+
+def test_a_new_checkpoint_is_scored_after_two_looks(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt")
+    (outcome,) = watcher.round()
+    assert (outcome.outcome, watcher.clock.slept) == ("scored", [10.0])
+    assert watcher.duties.told == [("arrived", "step_1.pt", 1), ("scored", "step_1.pt", 1)]
+    assert watcher.verdicts() == {"step_1.pt": "done"}
+
+
+def test_one_that_grows_is_left_alone_until_it_stops(place: Path, watcher: Watcher) -> None:
+    growing = save(place, "step_1.pt")
+    watcher.clock.meanwhile = lambda: growing.write_text(growing.read_text() + "more")
+    assert watcher.round() == watcher.round() == []
+    watcher.clock.meanwhile = lambda: None
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+
+
+def test_its_marker_ends_the_wait(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt")
+    save(place, "step_1.pt.done", "")
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+    assert watcher.clock.slept == []
+
+
+def test_another_process_finds_it_done(place: Path, watcher: Watcher, clock: Clock) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    later = Watcher(make_watch(place), clock)
+    assert later.round() == []
+    assert later.duties.scored == []
+
+
+def test_other_settings_are_another_watch(place: Path, watcher: Watcher, clock: Clock) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    write_photographs(place / "others", 1)
+    watch = watcher.watch
+    for other in (
+        type(watch).of(watch.folder.url, str(place / "others"), options=watch.options),
+        type(watch).of(watch.folder.url, watch.images, "vit", options=watch.options),
+    ):
+        assert [one.outcome for one in Watcher(other, clock).round()] == ["scored"]
+
+
+def test_a_changed_file_is_scored_anew(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    save(place, "step_1.pt", "other weights")
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert (known.attempts, known.scores[0].n_invariant) == (1, len("other weights"))
+
+
+def test_heads_that_are_gone_are_made_again(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    (watcher.watch.store.location / "heads").delete()
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+
+
+def test_failures_are_remembered_and_back_off(place: Path, watcher: Watcher, clock: Clock) -> None:
+    save(place, "step_1.pt", "bad")
+    save(place, "step_2.pt")
+    assert [one.outcome for one in watcher.round()] == ["failed", "scored"]
+    assert watcher.duties.told[1] == ("failed", "step_1.pt", 1)
+    known = Watcher(make_watch(place), clock).watch.read("step_1.pt")
+    assert known is not None
+    assert (known.status, known.attempts, known.reason) == ("failed", 1, "out of luck")
+    pauses = []
+    while watcher.verdicts()["step_1.pt"] != "given up":
+        (decision,) = watcher.look().of("waiting")
+        pauses.append(decision.wait)
+        clock.now += decision.wait or 0
+        assert [one.outcome for one in watcher.round()] == ["failed"]
+    assert pauses == [60, 120, 240, 480]
+    assert watcher.duties.scored.count("step_1.pt") == 5
+
+
+def test_a_fault_of_the_checkpoint_itself_is_tried_twice(place: Path, clock: Clock) -> None:
+    watcher = Watcher(make_watch(place), clock, CheckpointError("holds no weights"))
+    save(place, "optimizer.pt", "bad")
+    assert "tried again in 0:01:00" in watcher.round()[0].why
+    clock.now += 60
+    assert "given up after 2 attempts" in watcher.round()[0].why
+    assert watcher.verdicts() == {"optimizer.pt": "given up"}
+
+
+def test_a_fixed_file_is_taken_at_once(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt", "bad")
+    watcher.round()
+    save(place, "step_1.pt", "good")
+    (outcome,) = watcher.round()
+    assert (outcome.outcome, outcome.attempts) == ("scored", 1)
+
+
+def test_asked_to_try_again_it_starts_afresh(place: Path, watcher: Watcher, clock: Clock) -> None:
+    save(place, "step_1.pt", "bad")
+    watcher.round()
+    again = Watcher(make_watch(place, retry=True), clock)
+    (outcome,) = again.round()
+    assert (outcome.outcome, outcome.attempts) == ("failed", 1)
+
+
+def test_a_file_that_changes_while_it_fails_has_not_failed(place: Path, watcher: Watcher) -> None:
+    late = save(place, "step_1.pt", "bad")
+    gone = save(place, "step_2.pt", "bad")
+
+    def meanwhile(checkpoint: str) -> None:
+        late.write_text("bad, and more")
+        gone.unlink()
+
+    watcher.duties.before = meanwhile
+    # The second is gone before its turn, and what cannot be read then is no failure either.
+    assert [one.outcome for one in watcher.round()] == ["left", "left"]
+    assert [what for what, *_ in watcher.duties.told] == ["arrived", "arrived"]
+    assert watcher.verdicts() == {"step_1.pt": "due"}
+
+
+def test_photographs_that_go_away_are_not_the_checkpoints_fault(
+    place: Path, watcher: Watcher
+) -> None:
+    save(place, "step_1.pt", "bad")
+    watcher.duties.before = lambda _: (place / "photographs").rename(place / "elsewhere") and None
+    with pytest.raises(InputError, match="photographs"):
+        watcher.round()
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert known.attempts == 0
+    assert watcher.verdicts() == {"step_1.pt": "due"}
+
+
+@pytest.mark.parametrize("error", [UnreachableError("away"), KeyboardInterrupt()])
+def test_what_ends_the_round_does_not_count_as_an_attempt(
+    place: Path, clock: Clock, error: BaseException
+) -> None:
+    watcher = Watcher(make_watch(place), clock, error)
+    save(place, "step_1.pt", "bad")
+    with pytest.raises(type(error)):
+        watcher.round()
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert known.attempts == 0
+    assert watcher.verdicts() == {"step_1.pt": "due"}
+    assert holding(watcher.watch.address("step_1.pt")) is None
+
+
+def test_an_earlier_failure_outlives_a_round_that_ends(place: Path, clock: Clock) -> None:
+    watcher = Watcher(make_watch(place), clock)
+    save(place, "step_1.pt", "bad")
+    watcher.round()
+    clock.now += 60
+    watcher.duties.fault = UnreachableError("away")
+    with pytest.raises(StoreError):
+        watcher.round()
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert (known.status, known.attempts, known.reason) == ("failed", 1, "out of luck")
+
+
+def test_in_the_order_of_steps(place: Path, watcher: Watcher) -> None:
+    for step in (1000, 200, 30):
+        save(place, f"step_{step}.pt", str(step))
+    watcher.round()
+    assert watcher.duties.scored == ["step_30.pt", "step_200.pt", "step_1000.pt"]
+
+
+def test_announced_once_and_again_only_when_nobody_takes_it_up(place: Path, clock: Clock) -> None:
+    watcher = Watcher(make_watch(place, start="event", event_patience=900), clock)
+    save(place, "step_1.pt")
+    assert [one.outcome for one in watcher.round()] == ["announced"]
+    assert watcher.round() == []
+    assert Watcher(watcher.watch, clock).round() == []
+    clock.now += 900
+    assert [one.outcome for one in watcher.round()] == ["announced"]
+    clock.now += 900
+    assert watcher.round() == []
+    clock.now += 900
+    assert [one.outcome for one in watcher.round()] == ["announced"]
+    assert [what for what, *_ in watcher.duties.told] == ["arrived"] * 3
+    assert watcher.duties.scored == []
+
+
+def test_who_scores_an_announced_checkpoint_shares_its_memory(place: Path, clock: Clock) -> None:
+    announcing = Watcher(make_watch(place, start="event"), clock)
+    save(place, "step_1.pt")
+    announcing.round()
+    scoring = Watcher(make_watch(place), clock)
+    assert [one.outcome for one in scoring.round()] == ["scored"]
+    assert scoring.duties.told == [("scored", "step_1.pt", 1)]
+    assert announcing.verdicts() == {"step_1.pt": "done"}
+
+
+def test_a_failure_is_announced_again_after_its_pause(place: Path, clock: Clock) -> None:
+    announcing = Watcher(make_watch(place, start="event"), clock)
+    save(place, "step_1.pt", "bad")
+    announcing.round()
+    Watcher(make_watch(place), clock).round()
+    assert announcing.verdicts() == {"step_1.pt": "waiting"}
+    clock.now += 60
+    (outcome,) = announcing.round()
+    assert (outcome.outcome, outcome.attempts) == ("announced", 1)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "path": "../../x"}', b"\xff"]
+)
+def test_memory_that_cannot_be_read_is_begun_anew(
+    place: Path, watcher: Watcher, events: list[Event], damage: bytes
+) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    (watcher.watch.address("step_1.pt") / "state.json").write_bytes(damage)
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+    assert any(isinstance(e, Notice) and "begun anew" in e.message for e in events)
+
+
+def test_memory_of_another_checkpoint_is_not_believed(place: Path, watcher: Watcher) -> None:
+    for name in ("a.pt", "b.pt"):
+        save(place, name)
+    watcher.round()
+    watch = watcher.watch
+    stolen = (watch.address("a.pt") / "state.json").read_bytes()
+    (watch.address("b.pt") / "state.json").write_bytes(stolen)
+    assert watch.read("b.pt") is None
+    assert set(watch.read_all()) == {"a.pt"}
+
+
+def test_memory_of_a_later_version_is_left_as_it_is(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    file = watcher.watch.address("step_1.pt") / "state.json"
+    later = json.dumps(json.loads(file.read_bytes()) | {"format": 2}).encode()
+    file.write_bytes(later)
+    with pytest.raises(StoreError, match="later one"):
+        watcher.round()
+    assert file.read_bytes() == later
+
+
+def test_what_lies_in_the_store(place: Path, watcher: Watcher) -> None:
+    save(place, "step_1.pt")
+    watcher.round()
+    about = json.loads((watcher.watch.place / "watch.json").read_bytes())
+    assert about == {
+        "format": 1,
+        "folder": str(place / "checkpoints"),
+        "images": str(place / "photographs"),
+        "architecture": None,
+        "settings": {},
+    }
+    state = json.loads((watcher.watch.address("step_1.pt") / "state.json").read_bytes())
+    assert (state["format"], state["path"], state["status"]) == (1, "step_1.pt", "scored")
+    assert datetime.fromisoformat(state["since"]) == datetime.fromtimestamp(1.8e9 + 10, UTC)
+    assert [one["layer"] for one in state["scores"]] == ["blocks.0", "norm"]
+
+
+Start = Callable[[], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Start]:
+    """Start processes that watch for one round; each has said "ready" and waits for a word."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start_one() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tasks.watchers", str(place)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        running.append(process)
+        assert heard(process) == "ready"
+        return process
+
+    yield start_one
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def heard(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def say(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_two_watchers_score_each_checkpoint_once(place: Path, start: Start) -> None:
+    for step in range(8):
+        save(place, f"step_{step}.pt", str(step))
+    processes = [start(), start()]
+    for process in processes:
+        say(process)
+    outcomes = [heard(process) for process in processes]
+    assert sorted((place / "log").read_text().split()) == [f"step_{n}.pt" for n in range(8)]
+    assert "".join(outcomes).count("scored") == 8
+
+
+def test_what_a_killed_watcher_was_at_another_goes_on_with(
+    place: Path, start: Start, clock: Clock
+) -> None:
+    for step in (1, 2):
+        save(place, f"step_{step}.pt", str(step))
+    (place / "block").touch()
+    process = start()
+    say(process)
+    assert heard(process) == "scoring"
+    second = Watcher(make_watch(place, stable_seconds=0), clock)
+    assert second.verdicts() == {"step_1.pt": "held", "step_2.pt": "due"}
+    assert [one.path for one in second.round()] == ["step_2.pt"]
+    process.kill()
+    process.wait()
+    assert second.verdicts() == {"step_1.pt": "due", "step_2.pt": "done"}
+    (outcome,) = second.round()
+    assert (outcome.path, outcome.outcome, outcome.attempts) == ("step_1.pt", "scored", 2)
+
+
+def test_a_dead_holder_elsewhere_is_waited_out(place: Path, clock: Clock) -> None:
+    """Its lease was written on another machine, so only standing still gives it away."""
+    watcher = Watcher(make_watch(place, stable_seconds=0, lease_seconds=0.3), clock)
+    save(place, "step_1.pt")
+    lease = {"format": 1, "token": "t", "beat": 1, "seconds": 0.3, "host": "far", "pid": 1}
+    file = watcher.watch.address("step_1.pt") / "lease-000001.json"
+    file.write_bytes(json.dumps(lease).encode())
+    assert watcher.round() == []
+    assert outlast(watcher.watch)
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+
+
+def test_a_live_holder_is_not_waited_for(place: Path, clock: Clock, start: Start) -> None:
+    save(place, "step_1.pt")
+    (place / "block").touch()
+    process = start()
+    say(process)
+    assert heard(process) == "scoring"
+    watch = make_watch(place, stable_seconds=0)
+    file = watch.address("step_1.pt") / "lease-000001.json"
+    beat = json.loads(file.read_bytes())
+    clock.meanwhile = lambda: file.write_bytes(
+        json.dumps(beat | {"beat": beat["beat"] + 1}).encode()
+    )
+    assert not outlast(watch, clock=clock)
+    assert len(clock.slept) == 1
