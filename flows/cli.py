@@ -9,6 +9,7 @@ import click
 COMMANDS = {
     "score": ("flows.commands.score", "Score layers of checkpoints and make their SOAP heads."),
     "plan": ("flows.commands.plan", "Tell what score would do and cost; compute nothing."),
+    "watch": ("flows.commands.watch", "Score checkpoints as they arrive in a folder."),
     "ls": ("flows.commands.inspect", "List the products in a store."),
     "show": ("flows.commands.inspect", "Show one product whole."),
     "verify": ("flows.commands.verify", "Read everything stored and name what is damaged."),

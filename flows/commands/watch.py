@@ -1,0 +1,72 @@
+"""``soapworks watch``: score checkpoints as they arrive."""
+
+import sys
+from functools import partial
+from typing import Any
+
+import click
+
+from flows.options import RunOptions, ScoreSettings, collect, with_options
+from tasks.watch_settings import WatchOptions
+
+
+@click.command()
+@click.argument("folder")
+@click.option("--images", required=True, help="Folder of photographs, a path or URL.")
+@click.option("--architecture", help="timm's name of the architecture, for weights files.")
+@click.option("--once", is_flag=True, help="Do one round and end; the exit status is 1 on failure.")
+@with_options(WatchOptions)
+@with_options(ScoreSettings)
+@with_options(RunOptions)
+@click.option("--json", "as_json", is_flag=True, help="With --once: print what was done as JSON.")
+@click.option("--quiet", is_flag=True, help="Show errors only.")
+@click.option("--verbose", is_flag=True, help="Show the workflow engine's log as well.")
+def watch(
+    folder: str,
+    images: str,
+    architecture: str | None,
+    once: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Score checkpoints as they arrive in FOLDER (a path or URL), each once, until Ctrl-C.
+
+    At any depth, weights files (.safetensors, .pth, .pt, .bin, .ckpt) and folders in the Hugging
+    Face form (with model.safetensors or pytorch_model.bin) count; hidden and temporary names
+    (.tmp, .part, ~) and symbolic links do not. A checkpoint is taken once two looks found it
+    unchanged, or at once where NAME.done lies beside it, written after it.
+
+    What fails is tried again after a pause that doubles; a fault of the checkpoint itself (no
+    weights, another architecture) once more only. A changed file starts afresh, and so does
+    everything with --retry. What is known of every checkpoint is remembered in the store below
+    watch/, so a watch that was stopped or killed goes on, and several may watch the same folder.
+
+    Checkpoints that are named by a step (step_1000.safetensors, checkpoint-1000/, epoch_3.pth)
+    make a curve: SI against step, as a picture and a table in the store below watch/.
+    """
+    watching = collect(WatchOptions, given)
+    settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
+    if as_json and not once:
+        raise click.UsageError("--json goes with --once.")
+    from flows.engine import orchestrated
+    from flows.progress import showing_progress
+    from flows.watch_loop import keep_watching, watch_once
+    from tasks.arrival_state import Watch
+
+    asked = Watch.of(folder, images, architecture, settings, options, watching)
+    engine = partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv)
+    with showing_progress(quiet=quiet):
+        if not once:
+            keep_watching(asked, engine=engine)
+            return
+        outcomes = watch_once(asked, engine=engine)
+    if as_json:
+        from flows.printing import print_json
+
+        print_json(outcomes)
+    failed = [one for one in outcomes if one["outcome"] == "failed"]
+    for one in failed:
+        click.echo(f"soapworks: {one['checkpoint']} failed: {one['why']}", err=True)
+    sys.exit(1 if failed else 0)
