@@ -1,6 +1,6 @@
 """Count positive responses per block, position and component from the stored features."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from storage_schemas.recipes import ResponsesRecipe
 from storage_schemas.store import Attempt, Product, Store
 from tasks.dask_compute import compute_each
 from tasks.fit_pca import images_per_range, ranges, read_pca, threads_within
+from tasks.measurement import seen
 from tasks.obtain import obtain
 
 
@@ -40,7 +41,7 @@ def make_responses(
         blocks = ranges(array.shape[0], block_images, n)
         sizes = [spans[-1][1] - spans[0][0] for spans in blocks]
         counts = compute_each(of_block, blocks, workers=threads)
-        return write_responses(attempt, counts, array.shape[1:], sizes)
+        return write_responses(attempt, counts, array.shape[1:], sizes, features.recipe)
 
     return obtain(store, recipe, make)
 
@@ -54,7 +55,11 @@ def counts_of(pieces: Iterable[Any], shape: tuple[int, ...], pca: Pca) -> np.nda
 
 
 def write_responses(
-    attempt: Attempt, counts: Iterable[np.ndarray], shape: tuple[int, ...], sizes: Sequence[int]
+    attempt: Attempt,
+    counts: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    sizes: Sequence[int],
+    features: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write a segment's counts and return the facts for its record.
 
@@ -66,6 +71,8 @@ def write_responses(
         Of every block, in order, each of ``shape`` (R, C, D).
     sizes
         Number of images in every block.
+    features
+        Fields of the features' recipe.
     """
     group = attempt.writer.zarr_group(GROUP, mode="w")
     array = create_array(group, "responses", "counts", (len(sizes), *shape), "int32")
@@ -73,7 +80,7 @@ def write_responses(
     for number, found in enumerate(counts):
         array[number] = found
     create_array(group, "responses", "n_images", (len(sizes),), "int32")[...] = sizes
-    return {"n_images": sum(sizes), "n_blocks": len(sizes)}
+    return {"n_images": sum(sizes), "n_blocks": len(sizes), "seen": seen(features)}
 
 
 def read_responses(products: Sequence[Product]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from storage_schemas.recipes import ScoresRecipe
 from storage_schemas.store import Attempt, Product, Store
 from storage_schemas.tables import SCORES_TABLE, read_scores, write_scores
 from tasks.fit_pca import read_pca
+from tasks.measurement import measurement
 from tasks.obtain import obtain
 from tasks.respond import read_responses
 
@@ -61,6 +62,7 @@ def make_scores(
             "n_real": int(real_sizes.sum()),
             "n_synthetic": int(synthetic_sizes.sum()),
             **summary(table),
+            "measured": measurement(real=_noted(real), synthetic=_noted(synthetic)),
         }
 
     return obtain(store, recipe, make)
@@ -90,6 +92,10 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
         "top_standard_error": None if np.isnan(error) else error,
         "top_component": int(top["component"]),
     }
+
+
+def _noted(responses: Sequence[Product]) -> list[dict[str, Any]]:
+    return [one.facts.get("seen", {}) for one in responses]
 
 
 def read_score_table(product: Product) -> pd.DataFrame:

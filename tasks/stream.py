@@ -124,7 +124,8 @@ class StreamedResponses:
         """Put the blocks' counts side by side."""
         counts = (work.read(number)["counts"] for number in range(len(work)))
         shape = work.read(0)["counts"].shape
-        return write_responses(attempt, counts, shape, work.sizes)
+        about = work.features.model_dump(mode="json")
+        return write_responses(attempt, counts, shape, work.sizes, about)
 
 
 def stream(
