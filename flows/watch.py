@@ -212,7 +212,9 @@ def event_payload(watch: Watch, arrival: Arrival) -> dict[str, Any]:
         "images": watch.images,
         "architecture": watch.architecture,
         "settings": watch.settings.model_dump(mode="json", exclude_defaults=True),
-        "options": watch.options.model_dump(mode="json", exclude_defaults=True),
+        # Whoever takes it up may have another working folder.
+        "options": watch.options.model_dump(mode="json", exclude_defaults=True)
+        | {"store": watch.store.url},
         "watching": watch.watching.model_dump(
             mode="json", exclude_defaults=True, exclude={"retry"}
         ),

@@ -99,8 +99,18 @@ def back_off(attempts: int, first: float, longest: float) -> float:
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Return whether waiting will not mend what went wrong with a checkpoint."""
-    return isinstance(error, CheckpointError | LayerError | InputError | HeadError | PrecisionError)
+    """Return whether waiting will not mend what went wrong with a checkpoint.
+
+    A checkpoint that could not be read because a disk or a network failed is another matter than
+    one whose bytes are not what they should be.
+    """
+    lasting = CheckpointError | LayerError | InputError | HeadError | PrecisionError
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return False
+        cause = cause.__cause__
+    return isinstance(error, lasting)
 
 
 def decide(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from soapworks.errors import StoreError
+from soapworks.errors import InputError, StoreError
 from soapworks.images.listing import open_folder
 from storage_schemas import leases
 from storage_schemas.location import Location
@@ -19,6 +19,7 @@ from storage_schemas.products import read_product
 from tasks.arrival_state import Watch
 from tasks.arrivals import Arrival, Decision, LayerScores, Sighting, after_failure, outlook_of
 from tasks.events import Notice, emit
+from tasks.index_images import known_images
 from tasks.models import is_of_one_model
 from tasks.retention import weights_of
 from tasks.sightings import list_checkpoints
@@ -122,7 +123,7 @@ def take(
             if not is_of_one_model(error):
                 taken.put_back()
                 raise
-            taken.put_back_if_photographs_are_gone()
+            taken.put_back_if_photographs_are_to_blame(error)
             if not taken.still_is():
                 taken.put_back()
                 emit(Notice(f"{sighting.path}: {(why := 'changed or went away meanwhile')}"))
@@ -218,19 +219,27 @@ class _Taken:
                 # As good as never seen: due at the next look, without a wait.
                 self._remember(status="started", attempts=self._arrival.attempts - 1)
 
-    def put_back_if_photographs_are_gone(self) -> None:
+    def put_back_if_photographs_are_to_blame(self, error: Exception) -> None:
         """Raise what is wrong with the photographs, if that is why scoring failed.
 
         Raises
         ------
         InputError
-            There are none.
+            There are none, or too many that cannot be read.
         """
+        watch = self._watch
         try:
-            open_folder(self._watch.images).list()
+            open_folder(watch.images).list()
+            # They come first: where they are not all known by now, they are as far as it went.
+            refused = isinstance(error, InputError) and (
+                known_images(watch.store, watch.images, watch.settings) is None
+            )
         except Exception:
             self.put_back()
             raise
+        if refused:
+            self.put_back()
+            raise error
 
     def still_is(self) -> bool:
         """Return whether the checkpoint is there as it was when it was taken."""

@@ -137,6 +137,14 @@ def test_what_lasts_and_what_may_pass() -> None:
     assert not is_lasting(RuntimeError("CUDA out of memory"))
 
 
+def test_a_checkpoint_that_a_disk_or_a_network_withheld_may_be_there_later() -> None:
+    error = CheckpointError("cannot be read")
+    error.__cause__ = ValueError()
+    assert is_lasting(error)
+    error.__cause__.__cause__ = ConnectionResetError()
+    assert not is_lasting(error)
+
+
 def test_asked_to_try_again_everything_that_failed_is_due() -> None:
     for known in (
         arrival("failed", 0, attempts=1),

@@ -1,5 +1,6 @@
 """What counts as a checkpoint in a folder, on a disk and behind a URL."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tasks import sightings
 from tasks.sightings import Observations, checkpoints_among, list_checkpoints
 
 
-def paths(*names: str, pattern: str = "*") -> list[str]:
+def paths(*names: str) -> list[str]:
     return [one.path for one in checkpoints_among(dict.fromkeys(names, (1, "f")))]
 
 
@@ -128,11 +129,19 @@ def test_a_folder_that_is_missing_or_a_file(folder: Location, tmp_path: Path) ->
         list_checkpoints(folder / "file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
-def test_a_folder_without_rights(folder: Location, tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0)
-    with pytest.raises(InputError, match="permission denied"):
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EACCES, InputError), (errno.EIO, UnreachableError)]
+)
+def test_faults_of_a_disk(
+    folder: Location, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def broken(path: str) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(kind, match="cannot be listed") as told:
         list_checkpoints(folder)
+    assert isinstance(told.value, UnreachableError) == (kind is UnreachableError)
 
 
 def test_behind_a_url() -> None:

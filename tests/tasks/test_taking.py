@@ -1,10 +1,6 @@
 """Checkpoints are scored once, whoever watches and whatever happens, and all is remembered."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +9,9 @@ import pytest
 from soapworks.errors import CheckpointError, InputError, StoreError
 from storage_schemas.failures import UnreachableError
 from storage_schemas.holdings import holding
+from tasks import stages
 from tasks.events import Event, Notice
-from tasks.watching import outlast
+from tasks.request import IndexRequest
 from tests.small import write_photographs
 from tests.tasks.watchers import Clock, Watcher, make_watch
 
@@ -173,6 +170,22 @@ def test_photographs_that_go_away_are_not_the_checkpoints_fault(
     assert watcher.verdicts() == {"step_1.pt": "due"}
 
 
+def test_photographs_that_cannot_be_indexed_are_not_the_checkpoints_fault(
+    place: Path, clock: Clock
+) -> None:
+    fault = InputError("none of the 3 images can be read")
+    watcher = Watcher(make_watch(place), clock, fault)
+    save(place, "step_1.pt", "bad")
+    with pytest.raises(InputError, match="none of the 3"):
+        watcher.round()
+    watch = watcher.watch
+    stages.index_stage(
+        IndexRequest(images=watch.images, settings=watch.settings, options=watch.options)
+    )
+    # Now they are known, so the same words are about the checkpoint.
+    assert [one.outcome for one in watcher.round()] == ["failed"]
+
+
 @pytest.mark.parametrize("error", [UnreachableError("away"), KeyboardInterrupt()])
 def test_what_ends_the_round_does_not_count_as_an_attempt(
     place: Path, clock: Clock, error: BaseException
@@ -295,99 +308,3 @@ def test_what_lies_in_the_store(place: Path, watcher: Watcher) -> None:
     assert (state["format"], state["path"], state["status"]) == (1, "step_1.pt", "scored")
     assert datetime.fromisoformat(state["since"]) == datetime.fromtimestamp(1.8e9 + 10, UTC)
     assert [one["layer"] for one in state["scores"]] == ["blocks.0", "norm"]
-
-
-Start = Callable[[], "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(place: Path) -> Iterator[Start]:
-    """Start processes that watch for one round; each has said "ready" and waits for a word."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start_one() -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tasks.watchers", str(place)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        running.append(process)
-        assert heard(process) == "ready"
-        return process
-
-    yield start_one
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def heard(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
-
-
-def say(process: "subprocess.Popen[str]") -> None:
-    assert process.stdin
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def test_two_watchers_score_each_checkpoint_once(place: Path, start: Start) -> None:
-    for step in range(8):
-        save(place, f"step_{step}.pt", str(step))
-    processes = [start(), start()]
-    for process in processes:
-        say(process)
-    outcomes = [heard(process) for process in processes]
-    assert sorted((place / "log").read_text().split()) == [f"step_{n}.pt" for n in range(8)]
-    assert "".join(outcomes).count("scored") == 8
-
-
-def test_what_a_killed_watcher_was_at_another_goes_on_with(
-    place: Path, start: Start, clock: Clock
-) -> None:
-    for step in (1, 2):
-        save(place, f"step_{step}.pt", str(step))
-    (place / "block").touch()
-    process = start()
-    say(process)
-    assert heard(process) == "scoring"
-    second = Watcher(make_watch(place, stable_seconds=0), clock)
-    assert second.verdicts() == {"step_1.pt": "held", "step_2.pt": "due"}
-    assert [one.path for one in second.round()] == ["step_2.pt"]
-    process.kill()
-    process.wait()
-    assert second.verdicts() == {"step_1.pt": "due", "step_2.pt": "done"}
-    (outcome,) = second.round()
-    assert (outcome.path, outcome.outcome, outcome.attempts) == ("step_1.pt", "scored", 2)
-
-
-def test_a_dead_holder_elsewhere_is_waited_out(place: Path, clock: Clock) -> None:
-    """Its lease was written on another machine, so only standing still gives it away."""
-    watcher = Watcher(make_watch(place, stable_seconds=0, lease_seconds=0.3), clock)
-    save(place, "step_1.pt")
-    lease = {"format": 1, "token": "t", "beat": 1, "seconds": 0.3, "host": "far", "pid": 1}
-    file = watcher.watch.address("step_1.pt") / "lease-000001.json"
-    file.write_bytes(json.dumps(lease).encode())
-    assert watcher.round() == []
-    assert outlast(watcher.watch)
-    assert [one.outcome for one in watcher.round()] == ["scored"]
-
-
-def test_a_live_holder_is_not_waited_for(place: Path, clock: Clock, start: Start) -> None:
-    save(place, "step_1.pt")
-    (place / "block").touch()
-    process = start()
-    say(process)
-    assert heard(process) == "scoring"
-    watch = make_watch(place, stable_seconds=0)
-    file = watch.address("step_1.pt") / "lease-000001.json"
-    beat = json.loads(file.read_bytes())
-    clock.meanwhile = lambda: file.write_bytes(
-        json.dumps(beat | {"beat": beat["beat"] + 1}).encode()
-    )
-    assert not outlast(watch, clock=clock)
-    assert len(clock.slept) == 1
