@@ -18,7 +18,7 @@ from soapworks.errors import InputError
 from storage_schemas.disk import Disk
 from storage_schemas.failures import told
 from storage_schemas.names import safe_path
-from storage_schemas.objects import OPTIONS, Objects
+from storage_schemas.objects import OPTIONS, Objects, few_tries
 
 
 class Driver(Protocol):
@@ -226,7 +226,9 @@ class Location:
         from zarr.storage import FsspecStore
 
         with told(self, "open"):
-            return FsspecStore.from_url(self.url, storage_options=OPTIONS, read_only=read_only)
+            store = FsspecStore.from_url(self.url, storage_options=OPTIONS, read_only=read_only)
+            few_tries(store.fs)
+            return store
 
     def _do(self) -> Driver:
         return _driver(self._protocol)

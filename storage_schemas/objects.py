@@ -24,12 +24,26 @@ _PAST_THE_END = 416
 OPTIONS: dict[str, Any] = {"use_listings_cache": False}
 """fsspec's cached listings would hide what other processes do."""
 
+_S3FS_TRIES = 2
+
+
+def few_tries(fs: Any) -> Any:
+    """Keep s3fs from repeating requests that botocore has repeated already; return ``fs``.
+
+    Left alone it does so five times, and five times those where it reads: at 15 seconds per
+    unanswered request that is half an hour until a server that is silent is told. Twice is for
+    answers that break off in their middle, which botocore does not repeat.
+    """
+    if "s3" in fs.protocol:
+        fs.retries = _S3FS_TRIES
+    return fs
+
 
 class Objects:
     """A file system of fsspec; paths are the URLs' without protocol."""
 
     def __init__(self, protocol: str) -> None:
-        self._fs = fsspec.filesystem(protocol, **OPTIONS)
+        self._fs = few_tries(fsspec.filesystem(protocol, **OPTIONS))
         self._protocol = protocol
 
     def read(self, path: str, limit: int | None = None) -> bytes:

@@ -7,8 +7,9 @@ back.
 import asyncio
 from collections.abc import Iterable, Set
 
+from zarr.abc.store import ByteRequest
 from zarr.abc.store import Store as ZarrStore
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from storage_schemas.digests import Digests, below, digest_of
@@ -48,6 +49,18 @@ class DigestingStore(WrapperStore[ZarrStore]):
     def _path(self, key: str) -> str:
         return f"{self._name}/{key}" if key else self._name
 
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return a file's bytes; zarr looks at what is there before it writes."""
+        with told(self._attempt / self._path(key), "read"):
+            return await self._store.get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is such a file."""
+        with told(self._attempt / self._path(key), "read"):
+            return await self._store.exists(key)
+
     async def set(self, key: str, value: Buffer) -> None:
         """Write a file and record it once it is there."""
         view = memoryview(value.as_buffer_like())
@@ -63,7 +76,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write a file unless it is there; attempts have one writer per file."""
-        if not await self._store.exists(key):
+        if not await self.exists(key):
             await self.set(key, value)
 
     async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:

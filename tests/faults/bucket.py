@@ -1,6 +1,8 @@
 """A server that speaks S3 and does not always answer."""
 
+import logging
 import random
+import select
 import socket
 import struct
 import threading
@@ -10,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KINDS = ("lost", "unanswered", "cut", "500", "503", "throttled", "gone")
+KINDS = ("lost", "unanswered", "cut", "silent", "500", "503", "throttled", "gone", "mute")
+ENDLESS = ("gone", "mute")
+MOST = {"silent": 3}
+"""Requests that are struck at most, where that is not 24: to wait takes time."""
+SILENCE = 60.0
+"""Seconds after which even a silent server gives a connection up."""
 
 
 @dataclass
@@ -19,21 +26,25 @@ class Trouble:
 
     kind: str
     """lost: the connection breaks before the request is done; unanswered: after; cut: in the
-    middle of the answer; 500, 503: once; throttled: every third is told to slow down; gone:
-    nothing is answered any more."""
+    middle of the answer; silent: no answer, and the connection stays; 500, 503: an error;
+    throttled: every third is told to slow down; gone, mute: lost and silent for ever."""
     at: int
     """Number of the request at which it begins."""
+    strikes: int = 1
+    """Number of requests that it happens to, where it ends."""
     n_requests: int = 0
-    struck: bool = False
+    n_struck: int = 0
 
-    def strikes(self) -> bool:
+    def strike(self) -> bool:
         """Count a request, and return whether something happens to it."""
         self.n_requests += 1
         past = self.n_requests - self.at
-        strikes = {"gone": past >= 0, "throttled": past >= 0 and past % 3 == 0}
-        strikes_now = strikes.get(self.kind, past == 0)
-        self.struck |= strikes_now
-        return strikes_now
+        if past < 0 or (self.kind == "throttled" and past % 3):
+            return False
+        if self.kind not in ENDLESS and self.n_struck >= self.strikes:
+            return False
+        self.n_struck += 1
+        return True
 
 
 class Unreliable:
@@ -55,13 +66,15 @@ class Unreliable:
         bucket = environ["PATH_INFO"].lstrip("/").partition("/")[0]
         with self._lock:
             trouble = self.troubles.get(bucket)
-            kind = trouble.kind if trouble and trouble.strikes() else ""
+            kind = trouble.kind if trouble and trouble.strike() else ""
         if kind in ("500", "503", "throttled"):
             status = "500 Internal Server Error" if kind == "500" else "503 Slow Down"
             code = "InternalError" if kind == "500" else "SlowDown"
             start_response(status, [("Content-Type", "application/xml")])
             return [f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()]
-        if kind in ("lost", "gone"):
+        if kind in ("silent", "mute"):
+            select.select([environ["werkzeug.socket"]], [], [], SILENCE)  # until the client goes
+        if kind in ("lost", "gone", "silent", "mute"):
             _break(environ)
         answer = self._app(environ, start_response)
         if kind == "unanswered":
@@ -81,6 +94,7 @@ def _cut(environ: dict[str, Any], part: bytes) -> Iterator[bytes]:
 def _break(environ: dict[str, Any]) -> None:
     connection: socket.socket = environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.shutdown(socket.SHUT_RDWR)  # or the server waits for the next request on it
     raise ConnectionResetError("the connection breaks")
 
 
@@ -94,6 +108,7 @@ def serving() -> Iterator[tuple[str, Unreliable]]:
     )
     from werkzeug.serving import make_server
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request else
     app = Unreliable(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -117,4 +132,5 @@ def download(client: Any, bucket: str, folder: Path) -> None:
 
 def trouble(seed: int, n_requests: int) -> Trouble:
     """Return the trouble of a seed, in a run of so many requests."""
-    return Trouble(KINDS[seed % len(KINDS)], random.Random(seed).randrange(1, n_requests))
+    rng, kind = random.Random(seed), KINDS[seed % len(KINDS)]
+    return Trouble(kind, rng.randrange(1, n_requests), rng.randint(1, MOST.get(kind, 24)))

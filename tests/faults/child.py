@@ -38,6 +38,9 @@ def work(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ |= job.environment
     import torch
+    from fsspec.config import conf, set_conf_env
+
+    set_conf_env(conf)  # it was read from the environment where this process was forked from
 
     from storage_schemas import processes
     from tests.tasks.conftest import run_stages

@@ -9,6 +9,7 @@ import pytest
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
 from storage_schemas import objects
+from storage_schemas.failures import UnreachableError
 from storage_schemas.location import Location
 from storage_schemas.products import Product
 from storage_schemas.store import Store
@@ -96,6 +97,27 @@ def test_objects_of_whole_pieces_are_digested(s3_store, monkeypatch):
         (s3_store.location / "a").write_bytes(data)
         expected = len(data), hashlib.sha256(data).hexdigest()
         assert (s3_store.location / "a").digest() == expected
+
+
+def test_a_server_that_is_silent_is_asked_few_times(s3_store, monkeypatch):
+    from aiobotocore.client import AioBaseClient
+    from botocore.exceptions import ReadTimeoutError
+
+    product, _ = obtain(s3_store, Toy())
+    asked = []
+
+    async def wait_in_vain(client, method, arguments):
+        asked.append(method)
+        raise ReadTimeoutError(endpoint_url="http://silent")
+
+    array = product.open_zarr()["features"]
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", wait_in_vain)
+    # Each time stands for all that botocore tries by itself.
+    for ask, most in ((lambda: product.read("table.txt"), 4), (lambda: array[4:8], 4)):
+        asked.clear()
+        with pytest.raises(UnreachableError, match="silent"):
+            ask()
+        assert 1 <= len(asked) <= most
 
 
 def test_a_bucket_that_is_missing_is_told(s3_endpoint):
