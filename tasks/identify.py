@@ -8,6 +8,7 @@ from typing import Any
 
 from soapworks.backbones.layers import resolve_layers
 from soapworks.errors import DamagedProductError, InputError
+from soapworks.remote import RemoteError, facts_of, is_url
 from storage_schemas.recipes import CheckpointRecipe
 from storage_schemas.store import Attempt, Product, Store
 from tasks.obtain import obtain
@@ -176,11 +177,18 @@ def look_at(identifier: str, architecture: str | None) -> Identity:
 
 
 def _asked(identifier: str) -> str:
+    if is_url(identifier):
+        return identifier.rstrip("/")
     path = Path(identifier).expanduser()
     return str(path.resolve()) if path.exists() else identifier
 
 
 def _file_identity(path: str) -> list[Any] | None:
+    if is_url(path):
+        try:
+            return facts_of(path)
+        except RemoteError:
+            return None  # opening the checkpoint tells what is wrong
     try:
         stat = Path(path).stat()
     except OSError:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3_server import S3Server, forget_connections, running_s3_server
+
 _HOME = Path(tempfile.mkdtemp(prefix="soapworks-tests-"))
 _STARTUP_DEADLINE = 180.0
 
@@ -59,6 +61,24 @@ def s3_endpoint() -> Iterator[str]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server_process() -> Iterator[S3Server]:
+    """A real S3 server, started once per session."""
+    with running_s3_server(_HOME / "s3") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3_server(s3_server_process: S3Server) -> Iterator[S3Server]:
+    """The real S3 server, as the one that ``s3://`` leads to in a module's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server_process.environment.items():
+            patch.setenv(name, value)
+        forget_connections()
+        yield s3_server_process
+    forget_connections()
 
 
 @pytest.fixture(scope="session")

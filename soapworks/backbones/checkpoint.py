@@ -12,6 +12,7 @@ from soapworks.backbones.architectures import (
     read_config,
     resolve_architecture,
 )
+from soapworks.backbones.remote_files import find_remote, local_file, remote_facts
 from soapworks.backbones.sources import (
     CONFIG_NAME,
     WEIGHTS_NAMES,
@@ -23,21 +24,22 @@ from soapworks.backbones.sources import (
 )
 from soapworks.backbones.weight_files import SUFFIXES, has_weights_suffix, read_weights_file
 from soapworks.errors import CheckpointError, InputError
+from soapworks.remote import is_url
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from soapworks.backbones.unwrapping import Unwrapped
 
-Fingerprint = tuple[tuple[str, int, int, int, int], ...]
+Fingerprint = tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights on this machine and the architecture that they are for.
+    """Weights, on this machine or behind a URL, and the architecture that they are for.
 
-    Holds paths only, so it is small and can be sent to other processes; tensors are read when
-    they are asked for.
+    Holds addresses only, so it is small and can be sent to other processes; tensors are read when
+    they are asked for, from a copy on this machine where they lie behind a URL.
     """
 
     identifier: str
@@ -49,9 +51,9 @@ class Checkpoint:
     pretrained_cfg: dict[str, Any]
     """Input size, mean, std, interpolation and crop, as timm calls them; plain JSON types."""
     source: str
-    """Path of the weights file."""
+    """Path or URL of the weights file."""
     config_source: str | None = None
-    """Path of the ``config.json`` that came with it."""
+    """Path or URL of the ``config.json`` that came with it."""
 
     def tensors(self) -> "dict[str, Tensor]":
         """Read the backbone's tensors, without wrappers, prefixes and training state.
@@ -78,11 +80,14 @@ class Checkpoint:
     def fingerprint(self) -> Fingerprint:
         """Cheap identity of the files: real path, size, mtime and ctime in ns, inode of each.
 
-        While it stays the same the digest need not be computed again.
+        Behind a URL: the URL, the size and what the storage says of the version (ETag, time). While
+        it stays the same the digest need not be computed again.
         """
-        prints = []
+        prints: list[tuple[Any, ...]] = []
         for name in (self.source, self.config_source):
-            if name is not None:
+            if name is not None and is_url(name):
+                prints.append(tuple(remote_facts(name)))
+            elif name is not None:
                 path = Path(name).resolve()
                 try:
                     stat = path.stat()
@@ -96,7 +101,12 @@ class Checkpoint:
     def _read(self) -> "Unwrapped":
         from soapworks.backbones.unwrapping import unwrap
 
-        return unwrap(read_weights_file(Path(self.source)), where=self.source)
+        path = local_file(self.source)
+        try:
+            return unwrap(read_weights_file(path), where=self.source)
+        except CheckpointError as error:
+            # People know the address, not the copy.
+            raise CheckpointError(str(error).replace(str(path), self.source)) from error
 
 
 def open_checkpoint(
@@ -111,10 +121,10 @@ def open_checkpoint(
     Parameters
     ----------
     identifier
-        One of: a timm name with pretrained weights (``vit_base_patch16_224.mae``); a local weights
-        file (needs ``architecture``); a folder or ``hf-hub:owner/name[@revision]`` in the Hugging
-        Face/timm form; ``zoo:NAME``. A timm name goes before a folder of the same name; write
-        ``./name`` for the folder.
+        One of: a timm name with pretrained weights (``vit_base_patch16_224.mae``); a weights file
+        (needs ``architecture``) or a folder in the Hugging Face/timm form, by path or URL
+        (``s3://bucket/...``); ``hf-hub:owner/name[@revision]``; ``zoo:NAME``. A timm name goes
+        before a folder of the same name; write ``./name`` for the folder.
     architecture
         timm name of the model that a file's weights are for. Its tag, if it has one, chooses
         mean, std and input size (see ``resolve_architecture``).
@@ -146,16 +156,17 @@ def open_checkpoint(
     )
 
 
-def _find(identifier: str, architecture: str | None) -> tuple[Architecture, Path, Path | None]:
+Found = tuple[Architecture, Path | str, Path | str | None]
+
+
+def _find(identifier: str, architecture: str | None) -> Found:
     kind, _, rest = identifier.partition(":")
     if kind == "zoo":
         return _in_folder(zoo_folder(rest), architecture)
     if kind == "hf-hub":
         return _on_hub(identifier, rest, architecture)
-    if "://" in identifier:
-        raise CheckpointError(
-            f"{identifier}: checkpoints are not read from URLs, copy the file to this machine."
-        )
+    if is_url(identifier):
+        return _behind_url(identifier, architecture)
     path = Path(identifier).expanduser()
     is_bare = not has_weights_suffix(path) and path.name == identifier
     if is_bare and is_timm_name(identifier):
@@ -187,11 +198,33 @@ def _file(path: Path, architecture: str | None) -> tuple[Architecture, Path, Non
             "is, or name the right file."
         )
     if architecture is None:
-        raise CheckpointError(
-            f"{path} holds weights only: pass the timm model that they are for, e.g. "
-            "--architecture vit_base_patch16_224."
-        )
+        raise CheckpointError(_nameless(path))
     return resolve_architecture(architecture), path, None
+
+
+def _behind_url(url: str, architecture: str | None) -> Found:
+    weights, config = find_remote(url)
+    if architecture is not None:
+        return resolve_architecture(architecture), weights, None
+    if weights == url.rstrip("/"):
+        raise CheckpointError(_nameless(url))
+    if config is None:
+        raise CheckpointError(_without_config(url))
+    return read_config(local_file(config)), weights, config
+
+
+def _nameless(weights: object) -> str:
+    return (
+        f"{weights} holds weights only: pass the timm model that they are for, e.g. "
+        "--architecture vit_base_patch16_224."
+    )
+
+
+def _without_config(folder: object) -> str:
+    return (
+        f"{folder} has no {CONFIG_NAME} that names the architecture: add one in timm's form, "
+        "or pass --architecture."
+    )
 
 
 def _in_folder(folder: Path, architecture: str | None) -> tuple[Architecture, Path, Path | None]:
@@ -199,10 +232,7 @@ def _in_folder(folder: Path, architecture: str | None) -> tuple[Architecture, Pa
     if architecture is not None:
         return resolve_architecture(architecture), weights, None
     if config is None:
-        raise CheckpointError(
-            f"{folder} has no {CONFIG_NAME} that names the architecture: add one in timm's form, "
-            "or pass --architecture."
-        )
+        raise CheckpointError(_without_config(folder))
     return read_config(config), weights, config
 
 

@@ -48,23 +48,43 @@ def find_folder_files(folder: Path) -> tuple[Path, Path | None]:
     CheckpointError
         If the folder holds no weights or several that could be meant.
     """
-    config = folder / CONFIG_NAME
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    weights, config = choose_weights(names, str(folder))
+    return folder / weights, folder / config if config else None
+
+
+def choose_weights(names: Sequence[str], folder: str) -> tuple[str, str | None]:
+    """Return which of a folder's files are its weights and its configuration, if it has one.
+
+    Parameters
+    ----------
+    names
+        Names of the files in it, sorted.
+    folder
+        What to call the folder in messages.
+
+    Raises
+    ------
+    CheckpointError
+        If there are no weights or several that could be meant.
+    """
+    config = CONFIG_NAME if CONFIG_NAME in names else None
     for name in WEIGHTS_NAMES:
-        if (folder / name).is_file():
-            return folder / name, config if config.is_file() else None
-    if (folder / "model.safetensors.index.json").is_file():
+        if name in names:
+            return name, config
+    if "model.safetensors.index.json" in names:
         raise CheckpointError(
             f"The weights in {folder} are split into shards, which are not read: save them as one "
             "model.safetensors."
         )
-    others = sorted(p for p in folder.iterdir() if p.is_file() and has_weights_suffix(p))
+    others = [name for name in names if has_weights_suffix(name)]
     if len(others) != 1:
-        what = ", ".join(p.name for p in others[:8]) if others else "none"
+        what = ", ".join(others[:8]) if others else "none"
         raise CheckpointError(
             f"{folder} must hold one weights file ({' or '.join(WEIGHTS_NAMES)}; suffixes "
             f"{', '.join(SUFFIXES)}), found: {what}; name the file itself."
         )
-    return others[0], config if config.is_file() else None
+    return others[0], config
 
 
 def zoo_folder(name: str) -> Path:

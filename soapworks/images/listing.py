@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from soapworks.errors import ImageError, InputError
 from soapworks.images.formats import IMAGE_SUFFIXES
@@ -17,6 +16,7 @@ from soapworks.images.walking import (
     walk_disk,
     walk_remote,
 )
+from soapworks.remote import file_system, in_short
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -102,7 +102,7 @@ class ImageFolder:
         except FileNotFoundError as error:
             raise ImageError("file is no longer there") from error
         except Exception as error:  # remote file systems raise their own libraries' exceptions
-            raise ImageError(f"file cannot be read: {_in_short(error)}") from error
+            raise ImageError(f"file cannot be read: {in_short(error)}") from error
         if len(data) > max_bytes:
             raise ImageError(f"file is longer than the limit of {max_bytes} bytes")
         return data
@@ -118,19 +118,21 @@ class ImageFolder:
         except OSError as error:
             where = error.filename or self.url
             raise InputError(
-                f"{where} cannot be listed ({_in_short(error)}); check its permissions"
+                f"{where} cannot be listed ({in_short(error)}); check its permissions"
             ) from error
 
     def _survey_remote(self) -> Findings:
         try:
-            system, root = _remote(self.url)
+            system, root = file_system(self.url)
             system.invalidate_cache()
             listing = system.find(root, detail=True)
+        except InputError:
+            raise
         except FileNotFoundError as error:
             raise InputError(_is_missing(self.url)) from error
         except Exception as error:  # remote file systems raise their own libraries' exceptions
             raise InputError(
-                f"{self.url} cannot be listed ({_in_short(error)}); "
+                f"{self.url} cannot be listed ({in_short(error)}); "
                 "check the address, the network and the credentials"
             ) from error
         if root in listing:
@@ -153,7 +155,7 @@ class ImageFolder:
             return file.read(max_bytes + 1)
 
     def _read_remote(self, path: str, max_bytes: int) -> bytes:
-        system, root = _remote(self.url)
+        system, root = file_system(self.url)
         place = f"{root}/{path}"
         # One ranged request. Opening a file would trust sizes and ETags of an earlier listing.
         try:
@@ -253,20 +255,6 @@ def _rank(path: str, seed: int) -> bytes:
 
 def _is_on_disk(url: str) -> bool:
     return "://" not in url and "::" not in url
-
-
-def _remote(url: str) -> tuple[Any, str]:
-    """Return (fsspec file system, path in it without a slash at its end)."""
-    import fsspec
-
-    system, root = fsspec.core.url_to_fs(url)
-    return system, root.rstrip("/")
-
-
-def _in_short(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _is_missing(url: str) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from soapworks.images.formats import IMAGE_SUFFIXES, suffix_of
+from soapworks.remote import version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +191,6 @@ def walk_remote(root: str, listing: Mapping[str, Mapping[str, Any]]) -> Findings
     return found
 
 
-_REMOTE_MARKS = (
-    *("ETag", "etag", "md5Hash", "content_md5", "crc32c", "generation", "VersionId"),
-    *("LastModified", "last_modified", "updated", "mtime", "modified", "created"),
-)
-
-
 def remote_fingerprint(size: int, facts: Mapping[str, Any]) -> str:
     """Return the cheap identity of an object from what its server says of it."""
-    marks = [f"{key}={facts[key]}" for key in _REMOTE_MARKS if facts.get(key) is not None]
-    return ":".join([str(size), *marks])
+    return ":".join(filter(None, (str(size), version_of(facts))))

@@ -256,7 +256,6 @@ def test_a_refused_connection_is_told_at_once(tmp_path: Path) -> None:
     [
         ("vit_bas_patch16_224", None, "close are vit_base_patch16_224"),
         ("facebookresearch/capi", None, r"hf-hub:facebookresearch/capi; code from torch\.hub"),
-        ("s3://bucket/a.pth", ARCHITECTURE, "copy the file to this machine"),
         ("vit_base_patch16_224.mae", "vit_small_patch16_224", "brings its own architecture"),
         ("vit_base_patch16_224.nonsense", None, "it has .*mae"),
         ("resnet50", None, "no plain vision transformer"),

@@ -1,0 +1,189 @@
+"""Files behind URLs, by fsspec: facts, listings, and copies kept on this machine.
+
+A copy is named after what the storage said of the file when it was fetched, so a file that was
+changed since is fetched anew, and one that was not is not.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from soapworks.errors import InputError
+
+OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+"""Of every file system: cached listings would hide what other processes do."""
+
+MARKS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "crc32c", "generation", "VersionId"),
+    *("LastModified", "last_modified", "updated", "mtime", "modified", "created"),
+)
+"""Facts that tell one version of a file from another, as file systems call them."""
+
+_STALE_SECONDS = 24 * 3600.0
+_PART = ".part"
+
+
+class RemoteError(Exception):
+    """A URL that cannot be used or read; the message is the reason alone."""
+
+
+def is_url(text: str) -> bool:
+    """Return whether something is the URL of a storage, not a path on this machine."""
+    return "://" in text
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return (fsspec's file system, path in it without a slash at its end).
+
+    Raises
+    ------
+    InputError
+        A URL with a password, with ``..``, or a chain of file systems.
+    RemoteError
+        A protocol that is unknown or whose driver is not installed.
+    """
+    protocol, _, rest = url.partition("://")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise InputError(
+            f"The {protocol}:// address holds a password: put credentials into the usual settings "
+            "(for S3: AWS_ACCESS_KEY_ID, AWS_PROFILE) instead."
+        )
+    if "::" in url or ".." in rest.split("/") or "\0" in url:
+        raise InputError(f"{url!r} is refused: give a plain address without '::' or '..'.")
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url, **OPTIONS)
+    except (ImportError, ValueError) as error:
+        raise RemoteError(f"addresses that start with {protocol}:// cannot be used: {error}") from (
+            error
+        )
+    return system, str(path).rstrip("/")
+
+
+def facts_of(url: str) -> list[Any] | None:
+    """Return [url, bytes, marks of the version] of a file; None where there is none.
+
+    Raises
+    ------
+    RemoteError
+        Where the storage cannot be asked.
+    """
+    with told():
+        system, path = file_system(url)
+        try:
+            facts = system.info(path)
+        except FileNotFoundError:
+            return None
+        if facts.get("type") != "file":
+            return None
+        return [url, int(facts.get("size") or 0), version_of(facts)]
+
+
+def version_of(facts: Mapping[str, Any]) -> str:
+    """Return what tells this version of a file from others."""
+    return ":".join(f"{key}={facts[key]}" for key in MARKS if facts.get(key) is not None)
+
+
+def names_in(url: str) -> list[str]:
+    """Return the names of the files directly in a folder, sorted; none where there is no such.
+
+    Raises
+    ------
+    RemoteError
+        Where the storage cannot be asked.
+    """
+    with told():
+        system, path = file_system(url)
+        try:
+            found = system.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(
+            name
+            for facts in found
+            if facts.get("type") == "file"
+            and (name := str(facts["name"]).rstrip("/").removeprefix(f"{path}/"))
+            and "/" not in name
+        )
+
+
+def local_copy(url: str) -> Path:
+    """Return a copy of a file on this machine, fetched where it is not there yet.
+
+    Copies lie in ``$SOAPWORKS_HOME/checkpoints``, by default ``~/.cache/soapworks/checkpoints``;
+    one version of a URL is kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    RemoteError
+        Where the storage cannot be read, or the file is changed while it is fetched.
+    OSError
+        Where the copy cannot be written.
+    """
+    facts = facts_of(url)
+    if facts is None:
+        raise FileNotFoundError(url)
+    folder = _home() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    version = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    copy = folder / f"{version}-{url.rstrip('/').rpartition('/')[2]}"
+    if copy.is_file() and copy.stat().st_size == facts[1]:
+        return copy
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{uuid.uuid4().hex}{_PART}"
+    try:
+        with told():
+            system, path = file_system(url)
+            system.get_file(path, str(part))
+        if part.stat().st_size != facts[1] or facts_of(url) != facts:
+            raise RemoteError("it was changed while it was read; start again once it is complete")
+        part.replace(copy)
+    finally:
+        part.unlink(missing_ok=True)
+    _drop_others(folder, copy)
+    return copy
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn whatever a file system raises into a `RemoteError`; absence and refusals pass."""
+    try:
+        yield
+    except (RemoteError, InputError, FileNotFoundError):
+        raise
+    except Exception as error:  # file systems raise their own libraries' exceptions
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of this machine's disk
+        raise RemoteError(in_short(error)) from error
+
+
+def in_short(error: BaseException) -> str:
+    """Return the reason that an error of a file system gives, in one line."""
+    if isinstance(error, PermissionError):  # what a server says may name keys
+        return "Permission denied"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
+
+
+def _home() -> Path:
+    home = os.environ.get("SOAPWORKS_HOME") or "~/.cache/soapworks"
+    return Path(home).expanduser() / "checkpoints"
+
+
+def _drop_others(folder: Path, kept: Path) -> None:
+    """Delete older versions, and parts of downloads that nobody goes on with."""
+    for other in folder.iterdir():
+        if other == kept:
+            continue
+        with contextlib.suppress(OSError):
+            if other.suffix != _PART or time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                other.unlink()
