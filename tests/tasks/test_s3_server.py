@@ -1,6 +1,7 @@
 """Store, photographs and checkpoint on a real S3 server, which knows no conditional puts."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,28 +86,20 @@ def test_housekeeping(request_of: Any, in_bucket: dict[str, str]) -> None:
 
 def test_one_of_many_holds_a_lease_without_conditional_puts(in_bucket: dict[str, str]) -> None:
     place = Location.parse(in_bucket["store"]) / "features" / "wanted"
-    for number in range(10):
-        together, taken = threading.Barrier(4), list[Lease]()
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(10):
+            folder, together = place / f"a{number}", threading.Barrier(4)
 
-        def take(
-            folder: Location = place / f"a{number}",
-            together: threading.Barrier = together,
-            taken: list[Lease] = taken,
-        ) -> None:
-            together.wait()
-            lease = acquire(folder, 60)
-            if lease is not None:
-                taken.append(lease)
+            def take(
+                _: int, folder: Location = folder, together: threading.Barrier = together
+            ) -> Lease | None:
+                together.wait()
+                return acquire(folder, 60)
 
-        threads = [threading.Thread(target=take) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        standing = [lease for lease in taken if not _lost(lease)]
-        assert len(standing) <= 1
-        for lease in taken:
-            lease.release()
+            taken = [lease for lease in threads.map(take, range(4)) if lease is not None]
+            assert len([lease for lease in taken if not _lost(lease)]) <= 1
+            for lease in taken:
+                lease.release()
 
 
 def _lost(lease: Lease) -> bool:
