@@ -8,6 +8,7 @@ import pandas as pd
 from soapworks.errors import DamagedProductError, InputError
 
 SCORES_TABLE = "scores.parquet"
+LEADERBOARD_TABLE = "leaderboard.parquet"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,42 @@ SCORES: tuple[Column, ...] = (
 HEAD_SCORES = (*SCORES, Column("weight", "float64", "suppression weight of this head"))
 """Columns of the score table that lies beside a head."""
 
+LEADERBOARD: tuple[Column, ...] = (
+    Column("checkpoint", "str", "what the checkpoint was called when it was last scored"),
+    Column("layer", "str", "layer that was read"),
+    Column("top_si", "float64", "highest score of a component"),
+    Column("top_standard_error", "float64", "its standard error; NaN below two blocks of images"),
+    Column("top_component", "int64", "the component that has it"),
+    Column("n_invariant", "int64", "components above .75"),
+    Column("invariant_variance_share", "float64", "share of the variance that is in them"),
+    Column("n_components", "int64", "number of components"),
+    Column("n_suppressed", "int64", "components that the head suppresses"),
+    Column("suppression", "str", "how the head's weights were made"),
+    Column("cached", "boolean", "whether the last run found the head there; missing: not known"),
+    Column("n_real", "int64", "real images"),
+    Column("n_synthetic", "int64", "synthetic images"),
+    Column("comparison", "str", "equal where scores may be compared; empty: not known"),
+    Column("images", "str", "digest of the set of real images; empty: not known"),
+    Column("preprocessing", "str", "how images were brought to the model's input"),
+    Column("noise", "str", "spec, its version and seed of the synthetic images"),
+    Column("seen_at", "str", "side of the input, pixels; precision of the pass and of storage"),
+    Column("made", "str", "when the head was made, UTC"),
+    Column("architecture", "str", "timm's name of the architecture"),
+    Column("weights", "str", "digest of the checkpoint's tensors"),
+    Column("scores", "str", "key of the scores"),
+    Column("key", "str", "key of the head"),
+    Column("head", "str", "the head's address within the store"),
+)
+"""Columns of the leaderboard, a row per head."""
+
+
+def write_table(table: pd.DataFrame, columns: tuple[Column, ...]) -> bytes:
+    """Return a table as parquet, with the declared columns in the declared order."""
+    buffer = io.BytesIO()
+    names = [column.name for column in columns]
+    table[names].astype({c.name: c.dtype for c in columns}).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
 
 def write_scores(table: pd.DataFrame, columns: tuple[Column, ...] = SCORES) -> bytes:
     """Return a score table as parquet.
@@ -48,9 +85,7 @@ def write_scores(table: pd.DataFrame, columns: tuple[Column, ...] = SCORES) -> b
     names = [column.name for column in columns]
     if list(table.columns) != names:
         raise InputError(f"a score table has the columns {names}; got {list(table.columns)}.")
-    buffer = io.BytesIO()
-    table.astype({c.name: c.dtype for c in columns}).to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return write_table(table, columns)
 
 
 def read_scores(data: bytes, columns: tuple[Column, ...] = SCORES) -> pd.DataFrame:

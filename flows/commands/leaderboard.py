@@ -1,0 +1,277 @@
+"""``soapworks leaderboard``: models by layers, of everything a store has scores of."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from storage_schemas.store import Store
+
+ORDER_NAMES = ("model", "top-si", "above", "variance", "error", "made")
+
+MATRIX = {"top-si": "top_si", "above": "n_invariant", "variance": "invariant_variance_share"}
+"""What a matrix can show: name, column."""
+
+
+@click.command()
+@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="TEXT",
+    help="Part of a checkpoint's or architecture's name, or a pattern (*mae*); may be repeated.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="LAYER",
+    help="A layer or a pattern (norm, blocks.*); may be repeated.",
+)
+@click.option("--best", is_flag=True, help="Of every model the layer that comes first in --sort.")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(ORDER_NAMES),
+    default="model",
+    show_default=True,
+    help="Models by their highest SI with layers in forward order; or rows by SI, components above "
+    ".75, their share of the variance, smallest error, newest head.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="At most so many rows of a comparison.")
+@click.option(
+    "--matrix",
+    type=click.Choice(list(MATRIX)),
+    help="A row per model and a column per layer, of one figure.",
+)
+@click.option(
+    "--comparison",
+    default="",
+    metavar="DIGITS",
+    help="First digits of a comparison: scores of the same images, real and synthetic.",
+)
+@click.option("--all-heads", is_flag=True, help="Every head of the same scores, not the newest.")
+@click.option("--rebuild", is_flag=True, help="Read every head's record again.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="Write the rows, all columns, to a .parquet, .csv or .json file, a path or URL.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, all columns.")
+@click.option("--quiet", is_flag=True, help="Show results and errors only.")
+def leaderboard(
+    store: str,
+    models: tuple[str, ...],
+    layers: tuple[str, ...],
+    best: bool,
+    order: str,
+    top: int | None,
+    matrix: str | None,
+    comparison: str,
+    all_heads: bool,
+    rebuild: bool,
+    output: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare models and layers by what a store has scores of.
+
+    A row per (checkpoint, layer): highest SI with its standard error, components above .75 and
+    their share of the variance, whether the last run found it there, and the head. Scores of
+    different images or synthetic sets do not compare and are kept apart: a table each, the newest
+    first.
+    """
+    from flows.progress import showing_progress
+    from storage_schemas.store import Store
+    from tasks.standings import select
+
+    place = Store(store)
+    with showing_progress(quiet=quiet):
+        table = select(
+            current(place, rebuild=rebuild),
+            models=models,
+            layers=layers,
+            comparison=comparison,
+            all_heads=all_heads,
+            order=order,
+            best=best,
+            top=top,
+        )
+    whole = table.assign(head=[f"{place.url}/{address}" for address in table["head"]])
+    if output:
+        write(whole, output)
+    if as_json:
+        click.echo(as_json_text(whole))
+    elif not output:
+        print_tables(table, place, matrix)
+
+
+def current(store: "Store", *, rebuild: bool) -> "pd.DataFrame":
+    """Return the leaderboard, and keep it in the store where that can be written."""
+    from soapworks.errors import StoreError
+    from tasks.events import Notice, emit
+    from tasks.leaderboard import kept_is_current, read_leaderboard, update_leaderboard
+
+    table = read_leaderboard(store, rebuild=rebuild)
+    if len(table) and (rebuild or not kept_is_current(store, table)):
+        try:
+            update_leaderboard(store, rebuild=rebuild)
+        except StoreError as error:
+            emit(Notice(f"the leaderboard could not be kept: {error}"))
+    return table
+
+
+def write(table: "pd.DataFrame", output: str) -> None:
+    """Write rows to a file whose ending says how.
+
+    Raises
+    ------
+    InputError
+        For another ending.
+    """
+    import io
+
+    from soapworks.errors import InputError
+    from storage_schemas.location import Location
+    from storage_schemas.tables import LEADERBOARD, write_table
+
+    place = Location.parse(output)
+    ending = place.name.rpartition(".")[2].lower()
+    if ending == "parquet":
+        data = write_table(table, LEADERBOARD)
+    elif ending == "csv":
+        text = io.StringIO()
+        table.to_csv(text, index=False)
+        data = text.getvalue().encode()
+    elif ending == "json":
+        data = as_json_text(table).encode() + b"\n"
+    else:
+        raise InputError(
+            f"the leaderboard cannot be written as {place.name!r}: name a .parquet, .csv or .json "
+            "file."
+        )
+    place.write_bytes(data)
+
+
+def as_json_text(table: "pd.DataFrame") -> str:
+    """Return rows as a JSON list; what is not known is null."""
+    import json
+
+    plain = table.astype(object).where(table.notna(), None)
+    return json.dumps(plain.to_dict("records"), indent=2)
+
+
+def print_tables(table: "pd.DataFrame", store: "Store", figure: str | None) -> None:
+    """Print a table per comparison, of rows or of one figure by model and layer."""
+    from tasks.standings import comparisons
+
+    if not len(table):
+        click.echo(f"no scores to compare in {store.url}")
+        return
+    for rows in comparisons(table):
+        if figure is None:
+            print_rows(rows)
+        else:
+            print_matrix(rows, figure)
+    click.echo(f"heads: {store.url}/heads/   (soapworks show KEY)")
+
+
+COLUMNS = {
+    "checkpoint": "model",
+    "layer": "layer",
+    "top_si": "top SI",
+    "top_standard_error": "± error",
+    "top_component": "component",
+    "n_invariant": "above .75",
+    "invariant_variance_share": "their variance",
+    "suppression": "suppressed",
+    "cached": "cached",
+    "made": "made",
+    "head": "head",
+    "seen_at": "seen at",
+}
+"""Columns of a printed table: name, heading."""
+
+
+def print_rows(rows: "pd.DataFrame") -> None:
+    """Print one comparison, a row per (checkpoint, layer)."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from flows.printing import console
+
+    # Where all models were seen alike, the title says it.
+    shown = [name for name in COLUMNS if name != "seen_at" or rows["seen_at"].nunique() > 1]
+    table = Table()
+    for name in shown:
+        left = name in ("checkpoint", "layer", "suppression", "seen_at")
+        table.add_column(COLUMNS[name], justify="left" if left else "right", overflow="fold")
+    for row in rows.to_dict("records"):
+        table.add_row(*(Text(_cell(name, row[name])) for name in shown))
+    console().print(Text(heading(rows)), table, sep="\n")
+
+
+def print_matrix(rows: "pd.DataFrame", figure: str) -> None:
+    """Print one comparison, a row per checkpoint and a column per layer."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from flows.printing import cell, console
+    from tasks.standings import matrix
+
+    wide = matrix(rows, MATRIX[figure])
+    table = Table()
+    for name in wide.columns:
+        left = name == "checkpoint"
+        table.add_column(
+            "model" if left else str(name),
+            justify="left" if left else "right",
+            overflow="fold" if left else "ellipsis",
+        )
+    for row in wide.to_dict("records"):
+        cells = [_text(row.pop("checkpoint"))]
+        cells += [cell(MATRIX[figure], _whole(value)) for value in row.values()]
+        table.add_row(*(Text(each) for each in cells))
+    console().print(Text(f"{figure} · {heading(rows)}"), table, sep="\n")
+
+
+def heading(rows: "pd.DataFrame") -> str:
+    """Return what the rows of one comparison share, in words."""
+    first = rows.iloc[0]
+    amounts = f"{first['n_real']} real and {first['n_synthetic']} synthetic images"
+    if not first["comparison"]:
+        return f"{amounts}: which ones is not known, so these may not compare"
+    words = [
+        f"comparison {first['comparison']}: {amounts}",
+        f"real {first['images'][:12]}",
+        first["preprocessing"],
+        f"synthetic {first['noise']}",
+    ]
+    if rows["seen_at"].nunique() == 1:
+        words.append(first["seen_at"])
+    return " · ".join(words)
+
+
+def _cell(name: str, value: Any) -> str:
+    from flows.printing import cell
+
+    if name == "head":
+        return value.rpartition("-")[2]
+    if name == "made":
+        return value[:16].replace("T", " ")
+    if name == "cached" and not isinstance(value, bool):
+        return "–"
+    return _text(cell(name, value))
+
+
+def _whole(value: Any) -> Any:
+    # A column of whole numbers with a gap comes back as floats.
+    return int(value) if isinstance(value, float) and value.is_integer() and value > 1 else value
+
+
+def _text(value: str) -> str:
+    """Return a name without what a terminal would obey."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
