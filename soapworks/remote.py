@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -132,7 +133,7 @@ def local_copy(url: str) -> Path:
     facts = facts_of(url)
     if facts is None:
         raise FileNotFoundError(url)
-    folder = _home() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = _folder_of(url)
     version = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     copy = folder / f"{version}-{url.rstrip('/').rpartition('/')[2]}"
     if copy.is_file() and copy.stat().st_size == facts[1]:
@@ -165,6 +166,14 @@ def told() -> Iterator[None]:
         raise RemoteError(in_short(error)) from error
 
 
+def drop_copy(url: str) -> None:
+    """Delete the copy of a file from this machine, if there is one.
+
+    For who needs it once: whoever needs it again fetches it again, and who has it open keeps it.
+    """
+    shutil.rmtree(_folder_of(url), ignore_errors=True)
+
+
 def in_short(error: BaseException) -> str:
     """Return the reason that an error of a file system gives, in one line."""
     if isinstance(error, PermissionError):  # what a server says may name keys
@@ -177,6 +186,10 @@ def in_short(error: BaseException) -> str:
 def _home() -> Path:
     home = os.environ.get("SOAPWORKS_HOME") or "~/.cache/soapworks"
     return Path(home).expanduser() / "checkpoints"
+
+
+def _folder_of(url: str) -> Path:
+    return _home() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def _drop_others(folder: Path, kept: Path) -> None:

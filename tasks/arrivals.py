@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field, FiniteFloat
 
 from soapworks.errors import CheckpointError, HeadError, InputError, LayerError, PrecisionError
+from soapworks.remote import RemoteError
 from storage_schemas.recipes import KEY_PATTERN
 from tasks.settings import Settings
 from tasks.watch_settings import WatchOptions
@@ -107,7 +108,7 @@ def is_lasting(error: BaseException) -> bool:
     lasting = CheckpointError | LayerError | InputError | HeadError | PrecisionError
     cause = error.__cause__
     while cause is not None:
-        if isinstance(cause, OSError):
+        if isinstance(cause, OSError | RemoteError):
             return False
         cause = cause.__cause__
     return isinstance(error, lasting)

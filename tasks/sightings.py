@@ -21,9 +21,9 @@ from typing import Any
 
 from soapworks.errors import InputError, SoapworksError
 from soapworks.images.walking import remote_fingerprint
+from soapworks.remote import OPTIONS, in_short
 from storage_schemas.failures import UnreachableError
 from storage_schemas.location import Location
-from storage_schemas.objects import OPTIONS
 from tasks.arrivals import Sighting
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
@@ -36,7 +36,8 @@ MARKER = ".done"
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".swp", "~")
 _IN_SHARDS = tuple(f"{name}.index.json" for name in WEIGHTS_NAMES)
-_CONFIG = "config.json"
+CONFIG_NAME = "config.json"
+"""The configuration in such a folder."""
 
 Files = Mapping[str, tuple[int, str]]
 """Path below the folder -> bytes and fingerprint."""
@@ -93,9 +94,9 @@ def checkpoints_among(files: Files) -> list[Sighting]:
             if (path := f"{folder}/{name}") in visible
         )
         facts = visible[weights]
-        config = visible.get(f"{folder}/{_CONFIG}", (0, "none"))
+        config = visible.get(f"{folder}/{CONFIG_NAME}", (0, "none"))
         # Its other files (optimizer, progress of the training) do not change what it is.
-        found.append((folder, facts[0], f"{facts[1]} {_CONFIG}={config[1]}"))
+        found.append((folder, facts[0], f"{facts[1]} {CONFIG_NAME}={config[1]}"))
     for path, (n_bytes, fingerprint) in visible.items():
         inside = any(path.startswith(f"{folder}/") for folder in whole)
         if not inside and path.lower().endswith(SUFFIXES):
@@ -213,7 +214,7 @@ def _files_behind_url(folder: Location) -> Files:
 
 
 def _told(folder: Location, error: Exception) -> SoapworksError:
-    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    reason = in_short(error)
     if isinstance(error, FileNotFoundError):
         return InputError(f"{folder} cannot be listed: {reason}; check the address.")
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from soapworks.errors import InputError, StoreError
 from soapworks.images.listing import open_folder
+from soapworks.remote import drop_copy, is_url
 from storage_schemas import leases
 from storage_schemas.location import Location
 from storage_schemas.products import read_product
@@ -22,7 +23,7 @@ from tasks.events import Notice, emit
 from tasks.index_images import known_images
 from tasks.models import is_of_one_model
 from tasks.retention import weights_of
-from tasks.sightings import list_checkpoints
+from tasks.sightings import CONFIG_NAME, WEIGHTS_NAMES, list_checkpoints
 from tasks.watching import Clock, Outlook, decide_about, heads_of, now_by
 
 Rows = Sequence[Mapping[str, Any]]
@@ -137,6 +138,7 @@ def take(
             taken.put_back()
             raise
         arrival = taken.scored(rows)
+        drop_copies(checkpoint)
         best = max(arrival.scores, key=lambda one: one.top_si)
         passes = ", all in the store already" if all(row.get("cached") for row in rows) else ""
         emit(
@@ -282,6 +284,13 @@ def _taken(
         yield _Taken(watch, decision, arrival, lease, clock) if due else None
     finally:
         lease.release()
+
+
+def drop_copies(checkpoint: str) -> None:
+    """Delete what was fetched of a checkpoint: a training run's would fill this machine's disk."""
+    if is_url(checkpoint):
+        for name in ("", *(f"/{name}" for name in (*WEIGHTS_NAMES, CONFIG_NAME))):
+            drop_copy(checkpoint + name)
 
 
 def _digest(rows: Rows) -> str:

@@ -160,7 +160,7 @@ def test_behind_a_url() -> None:
     ("error", "kind"),
     [
         (FileNotFoundError("The specified bucket does not exist"), InputError),
-        (PermissionError("Access Denied"), InputError),
+        (PermissionError("Permission denied"), InputError),
         (ConnectionResetError("reset by peer"), UnreachableError),
         (OSError("503 Slow Down"), UnreachableError),
     ],
