@@ -11,6 +11,7 @@ COMMANDS = {
     "plan": ("flows.commands.plan", "Tell what score would do and cost; compute nothing."),
     "watch": ("flows.commands.watch", "Score checkpoints as they arrive in a folder."),
     "leaderboard": ("flows.commands.leaderboard", "Compare models and layers in a store."),
+    "report": ("flows.commands.report", "Write an HTML page per checkpoint."),
     "ls": ("flows.commands.inspect", "List the products in a store."),
     "show": ("flows.commands.inspect", "Show one product whole."),
     "verify": ("flows.commands.verify", "Read everything stored and name what is damaged."),

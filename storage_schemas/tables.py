@@ -56,6 +56,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("preprocessing", "str", "how images were brought to the model's input"),
     Column("noise", "str", "spec, its version and seed of the synthetic images"),
     Column("seen_at", "str", "side of the input, pixels; precision of the pass and of storage"),
+    Column("page", "str", "name of the report below reports/ that it is part of"),
     Column("made", "str", "when the head was made, UTC"),
     Column("architecture", "str", "timm's name of the architecture"),
     Column("weights", "str", "digest of the checkpoint's tensors"),

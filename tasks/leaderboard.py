@@ -4,7 +4,10 @@ The table that is kept (``leaderboard.parquet``) saves reading records again, an
 record tells: what the last run found there, and what it called the checkpoint. It may be deleted.
 """
 
+import hashlib
 import io
+import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,7 +93,7 @@ def update_leaderboard(
         If the store cannot be read or written.
     """
     place = store.location / LEADERBOARD_TABLE
-    with _turn(store) as lease:
+    with replacing(store) as lease:
         table = read_leaderboard(store, rebuild=rebuild)
         by_key = table["key"].tolist()
         for row in rows:
@@ -109,8 +112,8 @@ def kept_is_current(store: Store, table: pd.DataFrame) -> bool:
 
 
 @contextmanager
-def _turn(store: Store) -> Iterator[Lease]:
-    """Wait until nobody else replaces the table."""
+def replacing(store: Store) -> Iterator[Lease]:
+    """Wait until nobody else replaces the table, or another file of which there is one."""
     told = False
     while (lease := leases.acquire(store.location / REPORTS, store.lease_seconds)) is None:
         if not told:
@@ -166,6 +169,7 @@ def _told(product: Product) -> dict[str, Any]:
         "preprocessing": measured.get("preprocessing", ""),
         "noise": "{spec} {spec_version}, seed {noise_seed}".format(**measured) if measured else "",
         "seen_at": _seen_at(measured) if measured else "",
+        "page": page_name(recipe, measured),
         "made": product.record["created"],
         "architecture": recipe["subject"]["architecture"],
         "weights": recipe["subject"]["weights"],
@@ -173,6 +177,23 @@ def _told(product: Product) -> dict[str, Any]:
         "key": product.key,
         "head": product.address,
     }
+
+
+def page_name(recipe: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Return the name of the page that shows a head together with the model's other layers.
+
+    Parameters
+    ----------
+    recipe
+        The head's recipe.
+    measured
+        How its scores were measured; heads are on one page where all of that agrees.
+    """
+    subject = {name: value for name, value in recipe["subject"].items() if name != "layer"}
+    how = [recipe[name] for name in ("weights", "mu", "tau", "components", "centred")]
+    same = json.dumps([subject, measured, how], sort_keys=True)
+    slug = re.sub(r"[^a-z0-9_.]+", "_", subject["architecture"].lower())[:80]
+    return f"{slug}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.html"
 
 
 def suppression(recipe: Mapping[str, Any]) -> str:

@@ -1,0 +1,120 @@
+"""``soapworks report``: a page per checkpoint, made from a store."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@click.option(
+    "--comparison",
+    default="",
+    metavar="DIGITS",
+    help="First digits of a comparison, as soapworks leaderboard shows it.",
+)
+@click.option(
+    "--components",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Components that are shown of every layer.",
+)
+@click.option(
+    "--output",
+    metavar="ADDRESS",
+    help="Write elsewhere: an .html file for one report, or a folder; a path or URL. By default "
+    "below reports/ in the store.",
+)
+@click.option("--quiet", is_flag=True, help="Show results and errors only.")
+def report(
+    models: tuple[str, ...],
+    store: str,
+    comparison: str,
+    components: int,
+    output: str | None,
+    quiet: bool,
+) -> None:
+    """Write an HTML page per checkpoint: scores by layer and rank, pictures of the top components.
+
+    MODEL is a part of a checkpoint's or architecture's name, a pattern (*mae*), or the name of a
+    report; all by default.
+    A page holds everything it needs, and no script. What is printed are the pages' addresses.
+    """
+    from flows.progress import showing_progress
+    from storage_schemas.location import Location
+    from storage_schemas.store import Store
+    from tasks.events import stage
+    from tasks.leaderboard import read_leaderboard
+    from tasks.report import make_page, publish_pages
+    from tasks.standings import select
+
+    place = Store(store)
+    with showing_progress(quiet=quiet):
+        table = read_leaderboard(place)
+        # A report may also be named itself, as those that differ in the head alone must be.
+        chosen = table[table["page"].isin(models)]
+        if chosen.empty:
+            chosen = select(table, models=models, comparison=comparison, all_heads=True)
+        names = pages_of(chosen, store)
+        target = Location.parse(output) if output else None
+        single = target is not None and target.name.lower().endswith(".html")
+        if single:
+            require_one(chosen, names)
+        pages = []
+        with stage("report", place.url, len(names), "pages") as advance:
+            for name in names:
+                pages.append(make_page(place, table, name, n=components, listed=not output))
+                advance(1)
+        if target is None:
+            places = publish_pages(place, pages)
+        else:
+            places = [target if single else target / page.name for page in pages]
+            for one, page in zip(places, pages, strict=True):
+                one.write_bytes(page.html)
+    for one in places:
+        click.echo(one.url)
+
+
+def pages_of(chosen: "pd.DataFrame", store: str) -> list[str]:
+    """Return the names of the pages that rows of a leaderboard are on.
+
+    Raises
+    ------
+    MissingProductError
+        If there is none.
+    """
+    from soapworks.errors import MissingProductError
+
+    names = list(dict.fromkeys(chosen["page"]))
+    if not names:
+        raise MissingProductError(
+            f"there is nothing to report in {store}: soapworks leaderboard shows what is there."
+        )
+    return names
+
+
+def require_one(chosen: "pd.DataFrame", names: list[str]) -> None:
+    """Raise where one file is to hold several pages.
+
+    Raises
+    ------
+    InputError
+        With what there is to choose from.
+    """
+    from soapworks.errors import InputError
+
+    if len(names) > 1:
+        firsts = chosen.drop_duplicates("page").head(5)
+        known = "; ".join(
+            f"{one['page']}: {one['checkpoint']}, {one['suppression']}"
+            for one in firsts.to_dict("records")
+        )
+        raise InputError(
+            f"one file cannot hold {len(names)} reports ({known}): name one of them, or give a "
+            "folder."
+        )
