@@ -13,7 +13,7 @@ from flows.sentences import sentence
 from flows.slots import forward_slot
 from tasks import stages
 from tasks.events import Notice, emit, stage
-from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of
+from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of, read_model_list
 from tasks.planning import find_missing
 from tasks.project import project, refuse_if_too_large
 from tasks.request import IndexRequest, ScoreRequest, plan_of
@@ -66,7 +66,8 @@ def score_checkpoints(
         Where models of several failed, once all others are done; with one model, its own error.
     """
     settings, options = settings or ScoreSettings(), options or RunOptions()
-    models = models_of(checkpoints, architecture)
+    listed = read_model_list(model_list) if model_list else []
+    models = models_of([*checkpoints, *listed], architecture or None)
     manifest = only_key(
         index_images(IndexRequest(images=images, settings=settings, options=options))
     )

@@ -68,7 +68,7 @@ def watch_checkpoints(
     SoapworksError
         What is not the matter of one checkpoint: the folder, the store, the photographs.
     """
-    watch = Watch.of(folder, images, architecture, settings, options, watching)
+    watch = Watch.of(folder, images, architecture or None, settings, options, watching)
     duties, teller = PrefectDuties(watch), Teller(get_run_logger().info)
     outcomes: list[Outcome] = []
     with _notices_in_the_run_log():
@@ -125,7 +125,7 @@ def score_arrival(
     place = Watch.of(folder, images).folder
     path = path.removeprefix(f"{place.url}/")
     only = watching.model_copy(update={"start": "here", "pattern": glob.escape(path)})
-    watch = Watch.of(folder, images, architecture, settings, options, only)
+    watch = Watch.of(folder, images, architecture or None, settings, options, only)
     with _notices_in_the_run_log():
         outlook = settled_look(watch)
         found = [one for one in outlook.decisions if one.sighting.path == path]

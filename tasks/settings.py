@@ -8,7 +8,7 @@ import os
 from typing import Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 KeepFeatures = Literal["all", "none"]
 """Storage modes: features stored, or streamed through their statistics."""
@@ -119,3 +119,9 @@ class RunOptions(Settings):
     lease_seconds: float = Field(
         60.0, gt=0, description="After so long a silent holder of a lease is taken for dead"
     )
+
+    @field_validator("dask", "concurrency_limit")
+    @classmethod
+    def _nothing_is_none(cls, value: str | None) -> str | None:
+        """Take an empty name, as a template with a variable that is not set gives, for none."""
+        return value or None

@@ -98,6 +98,23 @@ def test_one_that_fails_half_way(
 
 
 @pytest.mark.server
+def test_a_list_is_read_when_the_run_starts(
+    place: Path, tmp_path: Path, prefect_server: str
+) -> None:
+    from flows.score import score_checkpoints
+
+    (tmp_path / "models.yaml").write_text(f"- {place / 'two'}\n")
+    rows = score_checkpoints(
+        [],
+        str(place / "photographs"),
+        settings=ScoreSettings(**SMALL),
+        options=RunOptions(store=str(tmp_path / "store"), device="cpu", batch_size=4, workers=2),
+        model_list=str(tmp_path / "models.yaml"),
+    )
+    assert [Path(row["checkpoint"]).name for row in rows] == ["two"]
+
+
+@pytest.mark.server
 def test_a_limit_that_the_server_does_not_have(
     place: Path, tmp_path: Path, prefect_server: str
 ) -> None:
