@@ -11,8 +11,10 @@ from prefect.states import Completed
 from flows.artifacts import publish_summary
 from flows.sentences import sentence
 from flows.slots import forward_slot
+from soapworks.errors import StoreError
 from tasks import stages
 from tasks.events import Notice, emit, stage
+from tasks.leaderboard import update_leaderboard
 from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of, read_model_list
 from tasks.planning import find_missing
 from tasks.project import project, refuse_if_too_large
@@ -86,6 +88,8 @@ def score_checkpoints(
         else:
             raise result
     publish_summary(rows)
+    if rows:
+        keep_leaderboard(IndexRequest(images=images, settings=settings, options=options), rows)
     if failures:
         raise SomeFailedError(failures, rows)
     return rows
@@ -202,6 +206,15 @@ def score_components(request: ScoreRequest, layer: str) -> list[str]:
 def export_head(request: ScoreRequest, layer: str) -> list[str]:
     """Export the head."""
     return shown(stages.head_stage(request, layer))
+
+
+@task(task_run_name="leaderboard {request.options.store}", cache_policy=NO_CACHE)
+def keep_leaderboard(request: IndexRequest, rows: list[dict[str, Any]]) -> None:
+    """Bring the store's leaderboard up to date; it can be made again from the store at any time."""
+    try:
+        update_leaderboard(request.store(), rows)
+    except StoreError as error:
+        emit(Notice(f"the leaderboard could not be brought up to date: {error}"))
 
 
 def shown(result: StageResult) -> list[str]:

@@ -5,6 +5,7 @@ prefect.yaml, a Dask scheduler with two workers, an S3 server; only the watch lo
 """
 
 import contextlib
+import io
 import os
 import re
 import subprocess
@@ -16,12 +17,12 @@ from typing import Any
 
 import fsspec
 import httpx
+import pandas as pd
 import pytest
 import yaml
 
 from soapworks.head import SoapHead
 from storage_schemas.store import Store
-from tasks.leaderboard import read_leaderboard
 from tasks.request import ScoreRequest
 from tasks.settings import RunOptions, ScoreSettings
 from tests.deployments.test_prefect_file import FILE, PROJECT, deploy
@@ -101,7 +102,7 @@ def bucket(s3_server: S3Server, tmp_path: Path) -> Any:
     return system
 
 
-def look_every_two_seconds(folder: Path) -> Path:
+def look_often(folder: Path) -> Path:
     """Write a deployments file whose watch is as impatient as a test."""
     document = yaml.safe_load(FILE.read_text())
     for deployment in document["deployments"]:
@@ -110,7 +111,7 @@ def look_every_two_seconds(folder: Path) -> Path:
             if name in deployment["parameters"]:
                 deployment["parameters"][name] |= values
         if deployment["name"] == "watch":
-            deployment["schedules"][0]["interval"] = 2
+            deployment["schedules"][0]["interval"] = 15  # a look takes some ten seconds
             deployment["parameters"]["watching"] |= {"stable_seconds": 1}
     (folder / "prefect.yaml").write_text(yaml.safe_dump(document))
     return folder / "prefect.yaml"
@@ -127,8 +128,9 @@ def test_from_arrival_to_head(
     bucket: Any, cluster: str, prefect_server: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
     store = Store("s3://arrivals/store")
+    kept = store.location / "leaderboard.parquet"
     deploy(
-        look_every_two_seconds(tmp_path),
+        look_often(tmp_path),
         prefect_server,
         POOL,
         SOAPWORKS_STORE=store.url,
@@ -145,8 +147,9 @@ def test_from_arrival_to_head(
             lambda: store.products("heads"),
             lambda: f"{states(prefect_server)}\n{log.read_text()[-5000:]}",
         )
-        board = wait_for(lambda: _board(store), lambda: states(prefect_server))
+        wait_for(kept.exists, lambda: states(prefect_server))
     assert SoapHead.from_bytes(head.read("head.safetensors")).weight.shape == (24, 24)
+    board = pd.read_parquet(io.BytesIO(kept.read_bytes()))
     assert board["layer"].tolist() == ["norm"]
     request = ScoreRequest(
         checkpoint=str(checkpoint),
@@ -159,8 +162,3 @@ def test_from_arrival_to_head(
     assert local.key == head.key
     assert local.record["files"] == head.record["files"]
     assert board["top_si"].tolist() == [pytest.approx(here["top_si"])]
-
-
-def _board(store: Store) -> Any:
-    board = read_leaderboard(store)
-    return None if board.empty else board

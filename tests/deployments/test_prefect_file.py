@@ -24,10 +24,10 @@ def deployments() -> list[dict[str, Any]]:
 
 
 SETTINGS = {
-    "SOAPWORKS_STORE": "s3://works/store",
-    "SOAPWORKS_IMAGES": "s3://works/photographs",
-    "SOAPWORKS_CHECKPOINTS": "s3://works/checkpoints",
-    "SOAPWORKS_MODEL_LIST": "s3://works/models.yaml",
+    "SOAPWORKS_STORE": "/works/store",
+    "SOAPWORKS_IMAGES": "/works/photographs",
+    "SOAPWORKS_CHECKPOINTS": "/works/checkpoints",
+    "SOAPWORKS_MODEL_LIST": "/works/models.yaml",
 }
 """As in deployments/settings.env; what may be empty is not set."""
 
@@ -42,21 +42,18 @@ def deployed(prefect_server_url: str) -> Iterator[None]:
 
 
 def deploy(file: Path, server: str, pool: str, **variables: str) -> None:
-    """Do what an operator does: create the pool, deploy the file."""
-    environment = {**os.environ, "PREFECT_API_URL": server, **variables}
-    for arguments in (
-        ("work-pool", "create", pool, "--type", "process"),
-        ("deploy", "--all", "--prefect-file", str(file)),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            cwd=PROJECT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    """Do what an operator does."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    changes = {"PREFECT_API_URL": server, "SOAPWORKS_POOL": pool, "PATH": path, **variables}
+    done = subprocess.run(
+        ["sh", "deployments/deploy.sh", str(file)],
+        cwd=PROJECT,
+        env={**os.environ, **changes},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def as_flow(entrypoint: str) -> Any:
@@ -94,7 +91,7 @@ def test_parameters_are_the_flows(deployed: None, deployments: list[dict[str, An
         validated = flow.validate_parameters(deployment.parameters)
         options = validated.get("options")
         where = options.store if options else validated["store"]
-        assert where == "s3://works/store"
+        assert where == "/works/store"
         assert options is None or (options.dask, options.concurrency_limit) == (None, None)
 
 
