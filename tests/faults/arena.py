@@ -98,10 +98,12 @@ class Arena:
     ----------
     folder
         Where everything lies.
+    layers
+        What is scored.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, layers: str = "blocks.1,norm") -> None:
+        self.folder, self.layers = folder, layers
         furnisher = _CONTEXT.Process(target=furnish, args=(folder, N_PHOTOGRAPHS))
         furnisher.start()
         furnisher.join()
@@ -120,7 +122,7 @@ class Arena:
         return ScoreRequest(
             checkpoint=str(self.folder / "checkpoint"),
             images=str(self.folder / "photographs"),
-            settings=ScoreSettings(layers="blocks.1,norm", **settings),
+            settings=ScoreSettings(layers=self.layers, **settings),
             options=RunOptions(
                 **{"store": str(store), "device": "cpu", "batch_size": 4, "workers": 2} | options
             ),

@@ -8,8 +8,8 @@ from typing import Any
 from tests.faults.child import Job
 
 
-def out_of_memory(job: Job, *, error: str, at: int, limit: int) -> None:
-    """Let forward passes of more than ``limit`` images run out of memory, from the n-th on."""
+def out_of_memory(job: Job, *, error: str, limits: dict[int, int]) -> None:
+    """Let forward passes run out of memory: from the n-th on, those of more images than a limit."""
     import torch
 
     from soapworks.backbones import Backbone
@@ -20,7 +20,7 @@ def out_of_memory(job: Job, *, error: str, at: int, limit: int) -> None:
     def features(self: Any, images: Any, layers: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls >= at and len(images) > limit:
+        if any(calls >= at and len(images) > limit for at, limit in limits.items()):
             job.struck()
             raise raised(f"{len(images)} images do not fit")
         return original(self, images, layers)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_memory_runs_out(arena: Arena, error: str, first: int) -> None:
     def one(seed: int) -> None:
         rng = random.Random(seed)
         at, limit = rng.randrange(1, 6), rng.choice([1, 2])
-        sabotage = partial(out_of_memory, error=error, at=at, limit=limit)
+        sabotage = partial(out_of_memory, error=error, limits={at: limit})
         outcome = arena.disturb(sabotage=sabotage)
         assert outcome.finished
         assert oracle.n_images(outcome.forwards) == oracle.n_images(arena.undisturbed.forwards)
@@ -44,8 +45,18 @@ def test_memory_runs_out(arena: Arena, error: str, first: int) -> None:
     inject(range(first, first + 6), one)
 
 
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_memory_runs_out_in_the_middle_of_a_batch(arena: Arena, keep: Any) -> None:
+    """Half of it had come through, and is not kept twice when the whole is done again."""
+    # 4 images do not fit, 2 do, and then the other 2 do not.
+    sabotage = partial(out_of_memory, error="torch", limits={1: 2, 3: 1})
+    outcome = arena.disturb(sabotage=sabotage, keep=keep)
+    assert outcome.finished
+    assert {n for n, _ in outcome.forwards} == {2, 1}
+
+
 def test_memory_that_is_too_little_for_one_image(arena: Arena) -> None:
-    sabotage = partial(out_of_memory, error="torch", at=3, limit=0)
+    sabotage = partial(out_of_memory, error="torch", limits={3: 0})
     place = arena.scratch()
     outcome = arena.start(place / "store", sabotage=sabotage).wait()
     assert "do not fit" in (outcome.error or "")
