@@ -137,7 +137,7 @@ def read_identity(product: Product) -> Identity:
     """Return the identity that a product holds."""
     try:
         return Identity(**json.loads(product.read(IDENTITY_FILE)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DamagedProductError(
             f"{product.location.url} is no identity of a checkpoint ({error}): run "
             "`soapworks verify --repair`."

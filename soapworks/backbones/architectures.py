@@ -84,7 +84,7 @@ def resolve_architecture(name: str, *, model_args: dict[str, Any] | None = None)
     if not timm.is_model(bare):
         close = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.6)
         hint = f"; close are {', '.join(close)}" if close else ""
-        raise CheckpointError(f"timm has no architecture {bare!r}{hint}.")
+        raise CheckpointError(f"timm has no architecture {bare[:80]!r}{hint}.")
     entrypoint = timm.models.model_entrypoint(bare)
     if entrypoint.__module__ not in FAMILIES:
         raise CheckpointError(

@@ -40,9 +40,10 @@ def construct(architecture: Architecture, image_size: Size, *, device: str = "me
             model = _create(architecture, arguments)
     except Exception as error:
         # Arguments come from files, and timm answers bad ones with any exception.
+        given = str(architecture.model_args or "defaults")[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(
-            f"timm cannot build {architecture.name} with {architecture.model_args or 'defaults'}: "
-            f"{error or type(error).__name__}."
+            f"timm cannot build {architecture.name} with {given}: {reason.rstrip('.')}."
         ) from error
     check_image_size(image_size, patch_size_of(model))
     _drop_pooling(model)

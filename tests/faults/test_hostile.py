@@ -2,6 +2,8 @@
 
 import multiprocessing
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from tests.faults import hostile_readers
 from tests.faults.arena import Arena
 from tests.faults.hostile import guarded
+from tests.faults.many import AT_ONCE
 from tests.small import write_checkpoint
 
 READERS = ("checkpoints", "stores")
@@ -25,6 +28,7 @@ def read(reader: str, whole: Path, folder: Path, seeds: range) -> None:
 
 
 def check(reader: str, arena: Arena, seeds: range) -> None:
+    arena.counts["hostile"] += len(seeds)
     folder = arena.scratch()
     whole = arena.reference
     if reader == "checkpoints":
@@ -52,4 +56,7 @@ def test_a_few(arena: Arena, reader: str) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("reader", READERS)
 def test_many(arena: Arena, reader: str) -> None:
-    check(reader, arena, range(60, 1500))
+    halves = range(60, 780), range(780, 1500)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for _ in threads.map(partial(check, reader, arena), halves):
+            pass

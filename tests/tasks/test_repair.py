@@ -6,9 +6,11 @@ import pytest
 
 from soapworks.errors import DamagedProductError
 from storage_schemas.leases import acquire
+from storage_schemas.products import Product
 from storage_schemas.store import Store
 from tasks import fit_pca
 from tasks.events import Event, Notice, listening
+from tasks.identify import read_identity
 from tasks.repair import repair
 from tasks.request import ScoreRequest, plan_of
 from tests.tasks.conftest import Forwards, run_stages
@@ -218,3 +220,13 @@ def test_a_bucket(finished: ScoreRequest) -> None:
     (repaired,) = mend(store)
     assert repaired.outcome == "remade"
     assert not check(store).damaged
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"{}", b"[]", b"{"])
+def test_an_identity_that_cannot_be_understood_is_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    (product,) = store.products("checkpoints")
+    monkeypatch.setattr(Product, "read", lambda *_: data)
+    with pytest.raises(DamagedProductError, match="is no identity of a checkpoint"):
+        read_identity(product)

@@ -143,6 +143,27 @@ def test_arguments_that_timm_rejects(save_folder: Save) -> None:
         build_backbone(open_checkpoint(str(folder)))
 
 
+@pytest.mark.parametrize("arguments", [{"depth": True}, {"img_size": "x" * 100_000}])
+def test_what_timm_says_of_arguments_is_one_short_sentence(
+    arguments: dict[str, Any], save_folder: Save
+) -> None:
+    folder = save_folder(plain_model(ARCHITECTURE), ARCHITECTURE)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] = {**config.get("model_args", {}), **arguments}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises((CheckpointError, InputError)) as told:
+        build_backbone(open_checkpoint(str(folder)))
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 1000
+
+
+def test_a_long_name_of_an_architecture_is_not_repeated_at_length(save_folder: Save) -> None:
+    folder = save_folder(plain_model(ARCHITECTURE), "x" * 100_000)
+    with pytest.raises(CheckpointError, match="timm has no architecture 'xxx") as told:
+        build_backbone(open_checkpoint(str(folder)))
+    assert len(str(told.value)) < 1000
+
+
 def test_enormous_arguments_allocate_nothing(save_folder: Save) -> None:
     folder = save_folder(plain_model(ARCHITECTURE), ARCHITECTURE, embed_dim=96_000, num_heads=3)
     with pytest.raises(CheckpointError, match="of another shape"):
