@@ -95,6 +95,10 @@ class AttemptWriter:
         names = (self.attempt / PARTS).names()
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
+    def has_part(self, part: str) -> bool:
+        """Return whether one part is finished: one small request."""
+        return (self.attempt / PARTS / f"{safe_part(part)}.json").size() is not None
+
     def check(self) -> None:
         """Raise LeaseLostError if the lease that this writes under is gone: one small read."""
         if not holds(self.lease_file, self.token):

@@ -1,11 +1,12 @@
 """Dask, as the stages use it: a tree of calls on threads, with BLAS kept to one thread.
 
 BLAS threads times Dask threads is several times slower than either alone, so BLAS is held at one
-thread while Dask runs.
+thread while Dask runs. The same calls are done by a cluster's workers in ``cluster_calls.py``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import dask.config
 from dask.base import compute as dask_compute
@@ -14,6 +15,37 @@ from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Compute(Protocol):
+    """Where calls are done: the results and their order are the same everywhere."""
+
+    def each(self, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
+        """Yield function(argument) in order, few of them at once."""
+
+    def tree(
+        self, function: Callable[[T], R], arguments: Sequence[T], merge: Callable[[R, R], R]
+    ) -> R:
+        """Return function(argument) of all arguments, merged by :func:`reduce_tree`."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of this process."""
+
+    n: int
+    """How many."""
+
+    def each(self, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
+        """Yield function(argument) in order."""
+        return compute_each(function, arguments, workers=self.n)
+
+    def tree(
+        self, function: Callable[[T], R], arguments: Sequence[T], merge: Callable[[R, R], R]
+    ) -> R:
+        """Return function(argument) of all arguments, merged."""
+        calls = [delayed(function, pure=False)(argument) for argument in arguments]
+        return compute(reduce_tree(calls, merge), workers=self.n)
 
 
 def compute(value: Any, *, workers: int) -> Any:

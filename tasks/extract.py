@@ -6,22 +6,23 @@ read, and finished blocks are written, so that storing costs little beside the f
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from storage_schemas.arrays import GROUP, create_array
 from storage_schemas.recipes import FeaturesRecipe
 from storage_schemas.store import Attempt, Product, Store
-from tasks.batches import BatchSize
+from storage_schemas.writers import AttemptWriter
+from tasks.cluster_passes import ClusterNetwork
 from tasks.events import Advance
 from tasks.obtain import obtain_together
-from tasks.passes import part_name, unfinished_blocks
-from tasks.sources import ImageSource
+from tasks.passes import Network, part_name, unfinished_blocks
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     import zarr
-
-    from soapworks.backbones import Backbone
 
 WRITERS = 2
 """Threads that write shards: one digests while the other waits for the disk."""
@@ -29,10 +30,8 @@ WRITERS = 2
 
 def extract(
     store: Store,
-    backbone: "Backbone",
+    network: Network | ClusterNetwork,
     recipes: Sequence[FeaturesRecipe],
-    source: ImageSource,
-    batch: BatchSize,
     advance: Advance,
 ) -> list[Product]:
     """Return the features of one segment at several layers, each made once.
@@ -43,14 +42,10 @@ def extract(
     ----------
     store
         Where products live.
-    backbone
-        The network, on its device.
+    network
+        The network, in this process or on a cluster, and the segment's images.
     recipes
         One per layer, all with the same input.
-    source
-        The segment's images.
-    batch
-        Images per forward pass; halved, and remembered, where memory runs out.
     advance
         Told how many more images are done.
 
@@ -61,34 +56,33 @@ def extract(
     """
 
     def make(attempts: Mapping[FeaturesRecipe, Attempt]) -> None:
-        _extract_blocks(backbone, attempts, source, batch, advance)
+        _extract_blocks(network, attempts, advance)
         for recipe, attempt in attempts.items():
-            attempt.publish(_facts(recipe, backbone))
+            attempt.publish(_facts(recipe, network))
 
     return obtain_together(store, recipes, make)
 
 
 def _extract_blocks(
-    backbone: "Backbone",
-    attempts: Mapping[FeaturesRecipe, Attempt],
-    source: ImageSource,
-    batch: BatchSize,
-    advance: Advance,
+    network: Network | ClusterNetwork, attempts: Mapping[FeaturesRecipe, Attempt], advance: Advance
 ) -> None:
     recipe = next(iter(attempts))
-    by_layer = {one.subject.layer: attempt for one, attempt in attempts.items()}
+    writers = {one.subject.layer: attempt.writer for one, attempt in attempts.items()}
     arrays = {
         layer: create_array(
-            attempt.writer.zarr_group(GROUP, mode="a"),
+            writer.zarr_group(GROUP, mode="a"),
             "features",
             "features",
-            (source.n_images, *backbone.grid, backbone.n_channels(layer)),
+            (recipe.input.n_images, *network.grid, network.n_channels(layer)),
             recipe.dtype,
             block_images=recipe.block_images,
         )
-        for layer, attempt in by_layer.items()
+        for layer, writer in writers.items()
     }
-    blocks = unfinished_blocks(backbone, by_layer, recipe, source, batch, advance)
+    if isinstance(network, ClusterNetwork):
+        network.do_blocks(writers, recipe, KeepBlock(), advance)
+        return
+    blocks = unfinished_blocks(network, writers, recipe, advance)
     written: list[Future[None]] = []
     with ThreadPoolExecutor(WRITERS, "write") as pool:
         for number, features in blocks:
@@ -96,13 +90,39 @@ def _extract_blocks(
             for earlier in written:
                 earlier.result()
             written = [
-                pool.submit(
-                    write_block, arrays[layer], by_layer[layer].writer, number, values.numpy()
-                )
+                pool.submit(write_block, arrays[layer], writers[layer], number, values.numpy())
                 for layer, values in features.items()
             ]
         for last in written:
             last.result()
+
+
+@dataclass(frozen=True)
+class KeepBlock:
+    """Write a block's features, on a worker into arrays that the run has created."""
+
+    on_device = False
+
+    def __call__(
+        self,
+        number: int,
+        features: "dict[str, torch.Tensor]",
+        writers: Mapping[str, AttemptWriter],
+    ) -> None:
+        """Write what was computed of a block, layer by layer."""
+
+        def write(layer: str) -> None:
+            write_block(_open(writers[layer]), writers[layer], number, features[layer].numpy())
+
+        with ThreadPoolExecutor(WRITERS, "write") as pool:
+            list(pool.map(write, features))
+
+
+@lru_cache(maxsize=128)
+def _open(writer: AttemptWriter) -> "zarr.Array":
+    """Return an attempt's array, opened once by a worker for all of its blocks."""
+    array: zarr.Array = writer.zarr_group(GROUP, mode="r+")["features"]  # type: ignore[assignment]
+    return array
 
 
 def write_block(array: "zarr.Array", writer: Any, number: int, values: "np.ndarray") -> None:
@@ -112,9 +132,9 @@ def write_block(array: "zarr.Array", writer: Any, number: int, values: "np.ndarr
     writer.finish_part(part_name(number), [f"{GROUP}/features/c/{number}/"])
 
 
-def _facts(recipe: FeaturesRecipe, backbone: "Backbone") -> dict[str, Any]:
+def _facts(recipe: FeaturesRecipe, network: Network | ClusterNetwork) -> dict[str, Any]:
     return {
         "n_images": recipe.input.n_images,
-        "grid": list(backbone.grid),
-        "n_channels": backbone.n_channels(recipe.subject.layer),
+        "grid": list(network.grid),
+        "n_channels": network.n_channels(recipe.subject.layer),
     }

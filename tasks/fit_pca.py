@@ -1,23 +1,27 @@
 """PCA out of core: moments of blocks from the stored features, merged as a tree, one eigh."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
-from dask.delayed import delayed
 from threadpoolctl import threadpool_limits
 
 from soapworks.errors import ResourceError
 from soapworks.moments import Moments
 from soapworks.pca import Pca
 from soapworks.pca import fit_pca as fit
-from storage_schemas.arrays import GROUP, open_array, read_arrays, write_arrays
+from storage_schemas.arrays import GROUP, StoredArray, open_array, read_arrays, write_arrays
 from storage_schemas.recipes import MomentsRecipe, PcaRecipe
 from storage_schemas.store import Attempt, Product, Store
-from tasks.dask_compute import compute, reduce_tree
+from tasks.dask_compute import Compute, Threads
 from tasks.obtain import obtain
 from tasks.sizes import size
+
+if TYPE_CHECKING:
+    from tasks.cluster_calls import Cluster
 
 RANGE_BYTES = 32 << 20
 """Most float32 bytes of tokens that a thread takes into memory at once.
@@ -47,38 +51,81 @@ def images_per_range(shape: tuple[int, ...], block_images: int) -> int:
     return max(1, min(block_images, RANGE_BYTES // image_bytes))
 
 
-def threads_within(memory: int, shape: tuple[int, ...], block_images: int, workers: int) -> int:
-    """Return how many threads may compute statistics at once.
+@dataclass(frozen=True)
+class StatisticsRoom:
+    """The memory that statistics of features take."""
 
-    Parameters
-    ----------
-    memory
-        Bytes that the whole process may use.
-    shape, block_images
-        As in :func:`images_per_range`.
-    workers
-        Number of threads wanted.
+    shape: tuple[int, ...]
+    """(image, row, column, channel) of the features."""
+    block_images: int
+    """Images in a block."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that one thread takes."""
+        image_bytes = 4 * int(np.prod(self.shape[1:]))
+        return (
+            COPIES * images_per_range(self.shape, self.block_images) * image_bytes
+            + THREAD_MATRICES * self.shape[-1] ** 2 * 8
+        )
+
+    def threads(self, memory: int, workers: int, cure: str) -> int:
+        """Return how many threads of this process may compute statistics at once.
+
+        Parameters
+        ----------
+        memory
+            Bytes that the whole process may use.
+        workers
+            Number of threads wanted.
+        cure
+            What to do where that is too little.
+
+        Raises
+        ------
+        ResourceError
+            Where the process would exceed the limit with a single thread.
+        """
+        used = psutil.Process().memory_info().rss
+        n = (memory - used) // self.n_bytes
+        if n < 1:
+            _, rows, columns, channels = self.shape
+            raise ResourceError(
+                f"the statistics of {channels} channels on a {rows} x {columns} grid need "
+                f"{size(used + self.n_bytes)} (the process has {size(used)} already); the limit "
+                f"is {size(memory)}: {cure}."
+            )
+        return min(int(n), workers)
+
+
+def threads_within(memory: int, shape: tuple[int, ...], block_images: int, workers: int) -> int:
+    """Return how many threads of this process may compute statistics at once.
 
     Raises
     ------
     ResourceError
-        Where the process would exceed the limit with a single thread.
+        Where the process would exceed ``memory`` with a single thread.
     """
-    channels = shape[-1]
-    image_bytes = 4 * int(np.prod(shape[1:]))
-    one = (
-        COPIES * images_per_range(shape, block_images) * image_bytes
-        + THREAD_MATRICES * channels * channels * 8
-    )
-    used = psutil.Process().memory_info().rss
-    n = (memory - used) // one
-    if n < 1:
-        raise ResourceError(
-            f"the statistics of {channels} channels on a {shape[1]} x {shape[2]} grid need "
-            f"{size(used + one)} (the process has {size(used)} already); the limit is "
-            f"{size(memory)}: raise --memory."
-        )
-    return min(int(n), workers)
+    return StatisticsRoom(shape, block_images).threads(memory, workers, "raise --memory")
+
+
+def compute_within(
+    memory: int,
+    shape: tuple[int, ...],
+    block_images: int,
+    workers: int,
+    cluster: "Cluster | None" = None,
+) -> Compute:
+    """Return where statistics are computed: on threads of this process, or on a cluster.
+
+    Raises
+    ------
+    ResourceError
+        Where this process would exceed ``memory`` with a single thread.
+    """
+    if cluster is not None:
+        return cluster.within(StatisticsRoom(shape, block_images))
+    return Threads(threads_within(memory, shape, block_images, workers))
 
 
 def ranges(n_images: int, block_images: int, n: int) -> list[list[tuple[int, int]]]:
@@ -90,8 +137,39 @@ def ranges(n_images: int, block_images: int, n: int) -> list[list[tuple[int, int
     ]
 
 
+def open_features(features: Product) -> StoredArray:
+    """Return the array of a product of features, opened once for all of its blocks."""
+    return _open_features(features, features.record["attempt"])
+
+
+@lru_cache(maxsize=8)
+def _open_features(features: Product, attempt: str) -> StoredArray:
+    # A product that was made again lies in another attempt's folder.
+    return open_array(features.open_zarr(), "features", "features")
+
+
+@dataclass(frozen=True)
+class BlockMoments:
+    """The moments of a block of stored features, wherever they are computed."""
+
+    features: Product
+    recipe: MomentsRecipe
+
+    def __call__(self, spans: Sequence[tuple[int, int]]) -> Moments:
+        """Return the moments of a block, given as its ranges of images."""
+        array = open_features(self.features)
+        pieces = (np.asarray(array[start:stop]) for start, stop in spans)
+        return moments_of(pieces, array.shape[-1], self.recipe)
+
+
 def make_moments(
-    store: Store, recipe: MomentsRecipe, features: Product, *, memory: int, workers: int
+    store: Store,
+    recipe: MomentsRecipe,
+    features: Product,
+    *,
+    memory: int,
+    workers: int,
+    cluster: "Cluster | None" = None,
 ) -> Product:
     """Return count, mean and scatter of one segment's tokens.
 
@@ -100,19 +178,11 @@ def make_moments(
     """
 
     def make(attempt: Attempt) -> dict[str, Any]:
-        array = open_array(features.open_zarr(), "features", "features")
+        shape = open_features(features).shape
         block_images = features.recipe["block_images"]
-        n = images_per_range(array.shape, block_images)
-        threads = threads_within(memory, array.shape, block_images, workers)
-
-        def of_block(spans: Sequence[tuple[int, int]]) -> Moments:
-            pieces = (np.asarray(array[start:stop]) for start, stop in spans)
-            return moments_of(pieces, array.shape[-1], recipe)
-
-        blocks = ranges(array.shape[0], block_images, n)
-        parts = [delayed(of_block, pure=False)(spans) for spans in blocks]
-        total: Moments = compute(reduce_tree(parts, merged), workers=threads)
-        return write_moments(attempt, total)
+        blocks = ranges(shape[0], block_images, images_per_range(shape, block_images))
+        at = compute_within(memory, shape, block_images, workers, cluster)
+        return write_moments(attempt, at.tree(BlockMoments(features, recipe), blocks, merged))
 
     return obtain(store, recipe, make)
 

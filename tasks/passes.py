@@ -6,10 +6,11 @@ and of those only the layers that lack them.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from storage_schemas.recipes import FeaturesRecipe
-from storage_schemas.store import Attempt
+from storage_schemas.writers import AttemptWriter
 from tasks.batches import BatchSize, block_spans, n_blocks
 from tasks.events import Advance
 from tasks.forward import forward_blocks
@@ -21,17 +22,53 @@ if TYPE_CHECKING:
     from soapworks.backbones import Backbone
 
 
+@dataclass(frozen=True)
+class Network:
+    """A network in this process, and what goes through it."""
+
+    backbone: "Backbone"
+    """The network, on its device."""
+    source: ImageSource
+    """The segment's images."""
+    batch: BatchSize
+    """Images per forward pass; halved, and remembered, where memory runs out."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.backbone.grid
+
+    def n_channels(self, layer: str) -> int:
+        """Return the number of channels of a layer."""
+        return self.backbone.n_channels(layer)
+
+
 def part_name(number: int) -> str:
     """Return the name of a block's part record."""
     return f"block-{number:06d}"
 
 
+def lacking_blocks(
+    writers: Mapping[str, AttemptWriter], recipe: FeaturesRecipe, advance: Advance
+) -> dict[int, tuple[str, ...]]:
+    """Return block number -> layers that lack it; the images of all others are told as done."""
+    done = {layer: writer.finished_parts() for layer, writer in writers.items()}
+    lacking = {
+        number: tuple(layer for layer in writers if part_name(number) not in done[layer])
+        for number in range(n_blocks(recipe))
+    }
+    todo = {number: layers for number, layers in lacking.items() if layers}
+    spans = block_spans(recipe.input.n_images, recipe.block_images, todo)
+    skipped = recipe.input.n_images - sum(stop - start for start, stop in spans)
+    if skipped:
+        advance(skipped)
+    return todo
+
+
 def unfinished_blocks(
-    backbone: "Backbone",
-    attempts: Mapping[str, Attempt],
+    network: Network,
+    writers: Mapping[str, AttemptWriter],
     recipe: FeaturesRecipe,
-    source: ImageSource,
-    batch: BatchSize,
     advance: Advance,
     *,
     on_device: bool = False,
@@ -40,16 +77,12 @@ def unfinished_blocks(
 
     Parameters
     ----------
-    backbone
-        The network, on its device.
-    attempts
-        What is made, by layer; its part records say which blocks are there.
+    network
+        What computes them.
+    writers
+        Of what is made, by layer; its part records say which blocks are there.
     recipe
         Any of the layers' features: input, block size and stored dtype are the same for all.
-    source
-        The segment's images.
-    batch
-        Images per forward pass.
     advance
         Told how many more images are done.
     on_device
@@ -60,17 +93,12 @@ def unfinished_blocks(
     PrecisionError
         NaN or infinity in the features, or values beyond the stored dtype.
     """
-    done = {layer: attempt.writer.finished_parts() for layer, attempt in attempts.items()}
-    lacking = {
-        number: [layer for layer in attempts if part_name(number) not in done[layer]]
-        for number in range(n_blocks(recipe))
-    }
-    todo = {number: layers for number, layers in lacking.items() if layers}
+    todo = lacking_blocks(writers, recipe, advance)
+    source = network.source
     spans = block_spans(source.n_images, recipe.block_images, todo)
-    skipped = source.n_images - sum(stop - start for start, stop in spans)
-    if skipped:
-        advance(skipped)
-    blocks = forward_blocks(backbone, todo, source, recipe, batch, on_device=on_device)
+    blocks = forward_blocks(
+        network.backbone, todo, source, recipe, network.batch, on_device=on_device
+    )
     for (number, features), (start, stop) in zip(blocks, spans, strict=True):
         yield number, features
         advance(stop - start)

@@ -1,19 +1,52 @@
 """Count positive responses per block, position and component from the stored features."""
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from soapworks.pca import Pca
 from soapworks.responses import count_responses
-from storage_schemas.arrays import GROUP, create_array, open_array, read_arrays
+from storage_schemas.arrays import GROUP, create_array, read_arrays
 from storage_schemas.recipes import ResponsesRecipe
 from storage_schemas.store import Attempt, Product, Store
-from tasks.dask_compute import compute_each
-from tasks.fit_pca import images_per_range, ranges, read_pca, threads_within
+from tasks.fit_pca import compute_within, images_per_range, open_features, ranges, read_pca
 from tasks.measurement import seen
 from tasks.obtain import obtain
+
+if TYPE_CHECKING:
+    from tasks.cluster_calls import Cluster
+
+_reading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class BlockCounts:
+    """The counts of a block of stored features, wherever they are computed."""
+
+    features: Product
+    pca: Product
+
+    def __call__(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Return the counts of a block, given as its ranges of images."""
+        array = open_features(self.features)
+        pieces = (np.asarray(array[start:stop]) for start, stop in spans)
+        return counts_of(pieces, array.shape[1:], components_of([self.pca])[0])
+
+
+def components_of(products: Sequence[Product]) -> tuple[Pca, ...]:
+    """Return the components that products hold, read once for all blocks that they are used on."""
+    with _reading:
+        return _components_of(tuple((one, one.record["attempt"]) for one in products))
+
+
+@lru_cache(maxsize=1)
+def _components_of(products: tuple[tuple[Product, str], ...]) -> tuple[Pca, ...]:
+    # A product that was made again lies in another attempt's folder.
+    return tuple(read_pca(product) for product, _ in products)
 
 
 def make_responses(
@@ -24,24 +57,18 @@ def make_responses(
     *,
     memory: int,
     workers: int,
+    cluster: "Cluster | None" = None,
 ) -> Product:
     """Return the counts of one segment, kept per block: exact and mergeable (METHOD 4)."""
 
     def make(attempt: Attempt) -> dict[str, Any]:
-        pca = read_pca(pca_product)
-        array = open_array(features.open_zarr(), "features", "features")
+        shape = open_features(features).shape
         block_images = features.recipe["block_images"]
-        n = images_per_range(array.shape, block_images)
-        threads = threads_within(memory, array.shape, block_images, workers)
-
-        def of_block(spans: Sequence[tuple[int, int]]) -> np.ndarray:
-            pieces = (np.asarray(array[start:stop]) for start, stop in spans)
-            return counts_of(pieces, array.shape[1:], pca)
-
-        blocks = ranges(array.shape[0], block_images, n)
+        blocks = ranges(shape[0], block_images, images_per_range(shape, block_images))
         sizes = [spans[-1][1] - spans[0][0] for spans in blocks]
-        counts = compute_each(of_block, blocks, workers=threads)
-        return write_responses(attempt, counts, array.shape[1:], sizes, features.recipe)
+        at = compute_within(memory, shape, block_images, workers, cluster)
+        counts = at.each(BlockCounts(features, pca_product), blocks)
+        return write_responses(attempt, counts, shape[1:], sizes, features.recipe)
 
     return obtain(store, recipe, make)
 

@@ -9,15 +9,18 @@ from typing import NamedTuple
 
 from storage_schemas.recipes import FeaturesRecipe, RealInput, ResponsesRecipe, SyntheticInput
 from storage_schemas.store import Product
+from tasks.cluster import connected
+from tasks.cluster_passes import ClusterNetwork
 from tasks.events import Advance, StageFinished, emit, stage
 from tasks.export import make_head
 from tasks.extract import extract
-from tasks.fit_pca import make_moments, make_pca, read_pca
+from tasks.fit_pca import make_moments, make_pca
 from tasks.identify import identify, known_identity
 from tasks.index_images import publish_manifest, scan_images
 from tasks.loading import batch_size, load_backbone, open_source
 from tasks.obtain import require
-from tasks.planning import LayerPlan, find_missing
+from tasks.passes import Network
+from tasks.planning import CheckpointPlan, LayerPlan, find_missing
 from tasks.request import IndexRequest, ScoreRequest, plan_of
 from tasks.respond import make_responses
 from tasks.score import make_scores
@@ -59,10 +62,10 @@ def extract_stage(request: ScoreRequest, domain: str) -> StageResult:
         for recipes in zip(*(getattr(layer, domain) for layer in plan.layers), strict=True)
     ]
 
-    def one(wanted: Sequence[FeaturesRecipe], advance: Advance) -> list[Product]:
-        source = open_source(request, plan, wanted[0])
-        backbone = load_backbone(request, plan)
-        return extract(store, backbone, wanted, source, batch_size(request), advance)
+    def one(
+        network: Network | ClusterNetwork, wanted: Sequence[FeaturesRecipe], advance: Advance
+    ) -> list[Product]:
+        return extract(store, network, wanted, advance)
 
     return _pass_over("extract", request, domain, [some for some in segments if some], one)
 
@@ -84,7 +87,7 @@ def responses_stage(request: ScoreRequest, domain: str) -> StageResult:
     for layer in plan.layers:
         some = [r for r in getattr(layer, f"{domain}_responses") if missing.streams(r)]
         if some:
-            pcas[layer.subject.layer] = read_pca(require(store, layer.pca))
+            pcas[layer.subject.layer] = require(store, layer.pca)
         wanted += some
     return _stream_stage(request, domain, StreamedResponses(pcas), wanted)
 
@@ -96,17 +99,19 @@ def pca_stage(request: ScoreRequest, layer: str) -> StageResult:
 
     def make() -> Product:
         features = {recipe.key: recipe for recipe in plan.real}
-        moments = [
-            store.find(recipe)
-            or make_moments(
-                store,
-                recipe,
-                require(store, features[recipe.features]),
-                memory=options.memory,
-                workers=options.workers,
-            )
-            for recipe in plan.moments
-        ]
+        with connected(options.dask) as cluster:
+            moments = [
+                store.find(recipe)
+                or make_moments(
+                    store,
+                    recipe,
+                    require(store, features[recipe.features]),
+                    memory=options.memory,
+                    workers=options.workers,
+                    cluster=cluster,
+                )
+                for recipe in plan.moments
+            ]
         return make_pca(store, plan.pca, moments)
 
     return _found_or_made(store.find(plan.pca), make)
@@ -120,21 +125,23 @@ def score_stage(request: ScoreRequest, layer: str) -> StageResult:
 
     def make() -> Product:
         pca = require(store, plan.pca)
-        real, synthetic = (
-            [
-                store.find(recipe)
-                or make_responses(
-                    store,
-                    recipe,
-                    require(store, features[recipe.features]),
-                    pca,
-                    memory=options.memory,
-                    workers=options.workers,
-                )
-                for recipe in recipes
-            ]
-            for recipes in (plan.real_responses, plan.synthetic_responses)
-        )
+        with connected(options.dask) as cluster:
+            real, synthetic = (
+                [
+                    store.find(recipe)
+                    or make_responses(
+                        store,
+                        recipe,
+                        require(store, features[recipe.features]),
+                        pca,
+                        memory=options.memory,
+                        workers=options.workers,
+                        cluster=cluster,
+                    )
+                    for recipe in recipes
+                ]
+                for recipes in (plan.real_responses, plan.synthetic_responses)
+            )
         return make_scores(store, plan.scores, pca, real, synthetic)
 
     return _found_or_made(store.find(plan.scores), make)
@@ -163,14 +170,14 @@ def _stream_stage(
         segments.setdefault(about.input, {})[recipe] = about
     by_segment = {tuple(some.values()): some for some in segments.values()}
 
-    def one(recipes: Sequence[FeaturesRecipe], advance: Advance) -> list[Product]:
+    def one(
+        network: Network | ClusterNetwork, recipes: Sequence[FeaturesRecipe], advance: Advance
+    ) -> list[Product]:
         return stream(
             store,
-            load_backbone(request, plan),
+            network,
             statistic,
             by_segment[tuple(recipes)],
-            open_source(request, plan, recipes[0]),
-            batch_size(request),
             advance,
             memory=options.memory,
             workers=options.workers,
@@ -184,7 +191,7 @@ def _pass_over(
     request: ScoreRequest,
     domain: str,
     segments: Sequence[Sequence[FeaturesRecipe]],
-    one: Callable[[Sequence[FeaturesRecipe], Advance], list[Product]],
+    one: Callable[[Network | ClusterNetwork, Sequence[FeaturesRecipe], Advance], list[Product]],
 ) -> StageResult:
     """Do one segment after another, as one stage; with none to do it was done already."""
     subject = f"{request.checkpoint} · {domain}"
@@ -192,9 +199,26 @@ def _pass_over(
         emit(StageFinished(name, subject, True, 0.0))
         return StageResult([], True)
     n_images = sum(recipes[0].input.n_images for recipes in segments)
-    with stage(name, subject, n_images, "images") as advance:
-        made = [product for recipes in segments for product in one(recipes, advance)]
+    plan = plan_of(request)
+    made: list[Product] = []
+    with (
+        connected(request.options.dask) as cluster,
+        stage(name, subject, n_images, "images") as advance,
+    ):
+        for recipes in segments:
+            network = (
+                ClusterNetwork(cluster, request, plan)
+                if cluster is not None
+                else _network_here(request, plan, recipes[0])
+            )
+            made += one(network, recipes, advance)
     return StageResult([product.key for product in made], False)
+
+
+def _network_here(request: ScoreRequest, plan: CheckpointPlan, recipe: FeaturesRecipe) -> Network:
+    return Network(
+        load_backbone(request, plan), open_source(request, plan, recipe), batch_size(request)
+    )
 
 
 def _found_or_made(found: Product | None, make: Callable[[], Product]) -> StageResult:

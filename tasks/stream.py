@@ -10,32 +10,35 @@ What a block gives is kept as work of the product's attempt until all blocks are
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from dask.delayed import delayed
 from safetensors.numpy import load, save
 
 from soapworks.moments import Moments
-from soapworks.pca import Pca
 from storage_schemas.recipes import FeaturesRecipe, MomentsRecipe, ResponsesRecipe
 from storage_schemas.records import WORK
 from storage_schemas.store import Attempt, Product, Store
 from storage_schemas.writers import AttemptWriter
-from tasks.batches import BatchSize, block_spans, n_blocks
-from tasks.dask_compute import compute, compute_each, reduce_tree
+from tasks.batches import block_spans, n_blocks
+from tasks.cluster_passes import ClusterNetwork
+from tasks.dask_compute import Threads, compute_each
 from tasks.events import Advance
-from tasks.fit_pca import images_per_range, merged, moments_of, threads_within, write_moments
+from tasks.fit_pca import (
+    StatisticsRoom,
+    images_per_range,
+    merged,
+    moments_of,
+    threads_within,
+    write_moments,
+)
 from tasks.obtain import obtain_together
-from tasks.passes import part_name, unfinished_blocks
-from tasks.respond import counts_of, write_responses
-from tasks.sources import ImageSource
+from tasks.on_worker import threads_in
+from tasks.passes import Network, part_name, unfinished_blocks
+from tasks.respond import components_of, counts_of, write_responses
 
 if TYPE_CHECKING:
     import torch
-
-    from soapworks.backbones import Backbone
 
 R = TypeVar("R", bound=MomentsRecipe | ResponsesRecipe)
 Rc = TypeVar("Rc", bound=MomentsRecipe | ResponsesRecipe, contravariant=True)
@@ -82,6 +85,7 @@ class BlockWork:
         return [stop - start for start, stop in block_spans(n_images, block, range(len(self)))]
 
 
+@dataclass(frozen=True)
 class StreamedMoments:
     """The first pass: count, mean and scatter of the real images' tokens."""
 
@@ -101,8 +105,7 @@ class StreamedMoments:
             arrays = work.read(number)
             return Moments.from_parts(int(arrays["count"]), arrays["mean"], arrays["scatter"])
 
-        parts = [delayed(of_block, pure=False)(number) for number in range(len(work))]
-        total: Moments = compute(reduce_tree(parts, merged), workers=work.workers)
+        total = Threads(work.workers).tree(of_block, range(len(work)), merged)
         return write_moments(attempt, total)
 
 
@@ -110,7 +113,7 @@ class StreamedMoments:
 class StreamedResponses:
     """The second pass: how often every component responds, block by block."""
 
-    pcas: Mapping[str, Pca]
+    components: Mapping[str, Product]
     """Components of every layer."""
     stage = "respond"
 
@@ -118,7 +121,8 @@ class StreamedResponses:
         self, recipe: ResponsesRecipe, pieces: Iterable[Any], shape: tuple[int, ...]
     ) -> Arrays:
         """Return a block's counts."""
-        return {"counts": counts_of(pieces, shape, self.pcas[recipe.subject.layer])}
+        pcas = dict(zip(self.components, components_of([*self.components.values()]), strict=True))
+        return {"counts": counts_of(pieces, shape, pcas[recipe.subject.layer])}
 
     def write(self, recipe: ResponsesRecipe, attempt: Attempt, work: BlockWork) -> dict[str, Any]:
         """Put the blocks' counts side by side."""
@@ -130,11 +134,9 @@ class StreamedResponses:
 
 def stream(
     store: Store,
-    backbone: "Backbone",
+    network: Network | ClusterNetwork,
     statistic: Statistic[R],
     wanted: Mapping[R, FeaturesRecipe],
-    source: ImageSource,
-    batch: BatchSize,
     advance: Advance,
     *,
     memory: int,
@@ -149,16 +151,13 @@ def stream(
     ----------
     store
         Where products live.
-    backbone
-        The network, on its device; statistics are computed there if it is a GPU.
+    network
+        The network, in this process or on a cluster, and the segment's images; statistics are
+        computed where it is, on a GPU if it is there.
     statistic
         Moments or responses.
     wanted
         One recipe per layer, and the features that it is about.
-    source
-        The segment's images.
-    batch
-        Images per forward pass; halved, and remembered, where memory runs out.
     advance
         Told how many more images are done.
     memory, workers
@@ -172,41 +171,77 @@ def stream(
         Where the statistics would not fit into ``memory``.
     """
     recipe = next(iter(wanted.values()))
-    widest = max(backbone.n_channels(one.subject.layer) for one in wanted)
-    shape = (source.n_images, *backbone.grid, widest)
+    widest = max(network.n_channels(one.subject.layer) for one in wanted)
+    shape = (recipe.input.n_images, *network.grid, widest)
 
     def make(attempts: Mapping[R, Attempt]) -> None:
         threads = threads_within(memory, shape, recipe.block_images, workers)
-        recipes = {one.subject.layer: one for one in attempts}
-        by_layer = {layer: attempts[one] for layer, one in recipes.items()}
-        blocks = unfinished_blocks(
-            backbone,
-            by_layer,
-            recipe,
-            source,
-            batch,
-            advance,
-            on_device=backbone.device.type == "cuda",
+        writers = {one.subject.layer: attempt.writer for one, attempt in attempts.items()}
+        finish = BlockStatistics(
+            statistic, {one.subject.layer: one for one in attempts}, recipe.block_images
         )
-
-        def finish(number: int, features: Mapping[str, "torch.Tensor"], layer: str) -> None:
-            values = features[layer]
-            pieces = in_pieces(values, recipe.block_images)
-            arrays = statistic.of_block(recipes[layer], pieces, tuple(values.shape[1:]))
-            write_block(by_layer[layer].writer, number, arrays)
-
-        # On a GPU the statistics are computed there, one layer after another.
-        at_once = threads if backbone.device.type == "cpu" else 1
-        for number, features in blocks:
-            of_layer = partial(finish, number, features)
-            for _ in compute_each(of_layer, list(features), workers=at_once):
-                pass
-            features.clear()  # before the next block is put together
+        if isinstance(network, ClusterNetwork):
+            room = StatisticsRoom(shape, recipe.block_images)
+            network.do_blocks(writers, recipe, OnWorker(finish, room), advance)
+        else:
+            # On a GPU the statistics are computed there, one layer after another.
+            on_cpu = network.backbone.device.type == "cpu"
+            blocks = unfinished_blocks(network, writers, recipe, advance, on_device=not on_cpu)
+            for number, features in blocks:
+                finish(number, features, writers, threads if on_cpu else 1)
+                features.clear()  # before the next block is put together
         for one, attempt in attempts.items():
             work = BlockWork(attempt, wanted[one], threads)
             attempt.publish(statistic.write(one, attempt, work))
 
     return obtain_together(store, list(wanted), make)
+
+
+@dataclass(frozen=True)
+class BlockStatistics(Generic[R]):
+    """Make a statistic of a block's features, and write it as work of the layers' attempts."""
+
+    statistic: Statistic[R]
+    recipes: Mapping[str, R]
+    """What is made, by layer."""
+    block_images: int
+
+    def __call__(
+        self,
+        number: int,
+        features: "Mapping[str, torch.Tensor]",
+        writers: Mapping[str, AttemptWriter],
+        threads: int,
+    ) -> None:
+        """Do all layers of a block, some at once."""
+
+        def of_layer(layer: str) -> None:
+            values = features[layer]
+            pieces = in_pieces(values, self.block_images)
+            arrays = self.statistic.of_block(self.recipes[layer], pieces, tuple(values.shape[1:]))
+            write_block(writers[layer], number, arrays)
+
+        for _ in compute_each(of_layer, list(features), workers=threads):
+            pass
+
+
+@dataclass(frozen=True)
+class OnWorker:
+    """The same on a worker, on as many of its threads as its memory allows."""
+
+    finish: BlockStatistics[Any]
+    room: StatisticsRoom
+    on_device = True
+
+    def __call__(
+        self,
+        number: int,
+        features: "dict[str, torch.Tensor]",
+        writers: Mapping[str, AttemptWriter],
+    ) -> None:
+        """Do all layers of a block."""
+        on_cpu = not any(values.is_cuda for values in features.values())
+        self.finish(number, features, writers, threads_in(self.room) if on_cpu else 1)
 
 
 def work_name(number: int) -> str:
