@@ -6,6 +6,7 @@ from typing import Any
 
 from flows.sentences import sentence
 from storage_schemas.store import Store
+from tasks.cluster import connected
 from tasks.events import Notice, emit
 from tasks.identify import known_identity, look_at, read_identity
 from tasks.index_images import known_images, scan_images
@@ -136,7 +137,8 @@ def score(
             raise SomeFailedError(refused, [])
     else:
         check_request(models[0], settings, options)
-    with engine():
+    # The cluster first: whether it answers is known sooner.
+    with connected(options.dask), engine():
         from flows.score import score_checkpoints
 
         try:

@@ -13,6 +13,7 @@ from flows.sentences import sentence
 from flows.slots import forward_slot
 from soapworks.errors import StoreError
 from tasks import stages
+from tasks.cluster import connected
 from tasks.events import Notice, emit, stage
 from tasks.leaderboard import update_leaderboard
 from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of, read_model_list
@@ -126,13 +127,14 @@ def score_checkpoint(
     missing = find_missing(store, plan, keep_features)
     refuse_if_too_large(project(store, plan, missing, memory=options.memory), store)
     layers = [layer.subject.layer for layer in plan.layers]
-    with forward_slot(options) if missing.features else nullcontext():
-        if keep_features == "all":
-            extract_features(request, "real")
-            extract_features(request, "synthetic")
-        else:
-            stream_statistics(request, layers)
-    score_layers(request, layers)
+    with connected(options.dask if missing else None):  # one connection for all stages
+        with forward_slot(options) if missing.features else nullcontext():
+            if keep_features == "all":
+                extract_features(request, "real")
+                extract_features(request, "synthetic")
+            else:
+                stream_statistics(request, layers)
+        score_layers(request, layers)
     return summarize(store, plan, missing)
 
 

@@ -57,8 +57,18 @@ class AttemptWriter:
 
     def write(self, name: str, data: bytes) -> None:
         """Write one file of the attempt, whole or not at all."""
-        (self.attempt / self._own(name)).write_bytes(data, durable=False)
-        Digests.of(self.attempt).record(name, digest_of(data))
+        Digests.of(self.attempt).record(name, self._write(name, data))
+
+    def write_part(self, part: str, name: str, data: bytes) -> None:
+        """Write one file that is a part by itself, and note that it is finished.
+
+        Raises
+        ------
+        LeaseLostError
+            If another process took the product over.
+        """
+        # What is recorded lasts as long as somebody in the process holds it: an attempt, an array.
+        self._finish(part, {name: self._write(name, data)})
 
     def finish_part(self, part: str, files_prefixes: Iterable[str]) -> None:
         """Note that all files at or below some paths are finished.
@@ -86,6 +96,13 @@ class AttemptWriter:
                     f"{self.attempt}."
                 )
             files |= {path: digest for path, digest in written.items() if digest is not None}
+        self._finish(part, files)
+
+    def _write(self, name: str, data: bytes) -> FileDigest:
+        (self.attempt / self._own(name)).write_bytes(data, durable=False)
+        return digest_of(data)
+
+    def _finish(self, part: str, files: dict[str, FileDigest]) -> None:
         note = {"format": FORMAT, "part": safe_part(part), "files": as_json(files)}
         self.check()
         (self.attempt / PARTS / f"{part}.json").write_bytes(encode(note), durable=False)

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -97,7 +98,9 @@ class Cluster:
         self, function: Callable[[T], R], argument: T, resources: Mapping[str, float]
     ) -> "Future":
         with self._told():
-            return self.client.submit(function, argument, pure=False, resources=dict(resources))
+            return self.client.submit(
+                function, argument, key=_key(function), resources=dict(resources)
+            )
 
     def _finished(
         self, futures: Iterable["Future"], resources: Mapping[str, float]
@@ -113,7 +116,7 @@ class Cluster:
 
         alive = time.monotonic()
         while True:
-            with self._told(), suppress(TimeoutError):
+            with self._told(), suppress(TimeoutError), self.client.as_current():
                 return wait(list(futures), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
             with self._told(), suppress(TimeoutError, OSError):
                 if self.client.status == "running" and self.workers(resources):
@@ -185,9 +188,16 @@ class StatisticsOnCluster:
     ) -> R:
         """Return function(argument) of all arguments, merged on the workers."""
         call = delayed(Statistic(function, self.room), pure=False)
-        future = self.cluster.client.compute(reduce_tree(map(call, arguments), merge))
+        parts = [call(argument, dask_key_name=_key(function)) for argument in arguments]
+        future = self.cluster.client.compute(reduce_tree(parts, merge))
         try:
             self.cluster._finished([future], {})
             return self.cluster._result(future)
         finally:
             self.cluster._drop([future])
+
+
+def _key(function: Callable[..., Any]) -> str:
+    """Return a new name for a call, as Dask's logs and dashboard show it."""
+    called = function.function if isinstance(function, Statistic) else function
+    return f"{type(called).__name__}-{uuid.uuid4().hex}"

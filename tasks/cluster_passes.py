@@ -186,6 +186,17 @@ def _unseen(what: str, address: str) -> EngineError:
     )
 
 
+def _elsewhere(checkpoint: str, asked: str) -> str:
+    """Return a checkpoint's identifier as it is meant in any folder.
+
+    A timm name goes before a folder of the same name, whose path was remembered.
+    """
+    from soapworks.backbones.architectures import is_timm_name
+
+    is_bare = Path(checkpoint).name == checkpoint and asked != checkpoint
+    return checkpoint if is_bare and is_timm_name(checkpoint) else asked
+
+
 def _for_workers(request: ScoreRequest, plan: CheckpointPlan) -> ScoreRequest:
     """Return a request that means the same in another folder, on another machine."""
     options = request.options.model_copy(
@@ -194,7 +205,7 @@ def _for_workers(request: ScoreRequest, plan: CheckpointPlan) -> ScoreRequest:
     return request.model_copy(
         update={
             "images": open_folder(request.images).url,
-            "checkpoint": plan.identity.asked,
+            "checkpoint": _elsewhere(request.checkpoint, plan.identity.asked),
             "options": options,
         }
     )

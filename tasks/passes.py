@@ -13,7 +13,6 @@ from storage_schemas.recipes import FeaturesRecipe
 from storage_schemas.writers import AttemptWriter
 from tasks.batches import BatchSize, block_spans, n_blocks
 from tasks.events import Advance
-from tasks.forward import forward_blocks
 from tasks.sources import ImageSource
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def unfinished_blocks(
     PrecisionError
         NaN or infinity in the features, or values beyond the stored dtype.
     """
+    from tasks.forward import forward_blocks  # imports torch, which hosts of blocks do without
+
     todo = lacking_blocks(writers, recipe, advance)
     source = network.source
     spans = block_spans(source.n_images, recipe.block_images, todo)

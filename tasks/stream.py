@@ -251,9 +251,7 @@ def work_name(number: int) -> str:
 
 def write_block(writer: AttemptWriter, number: int, arrays: Arrays) -> None:
     """Write what a block gave, and the record that it is finished."""
-    name = work_name(number)
-    writer.write(name, save(arrays))
-    writer.finish_part(part_name(number), [name])
+    writer.write_part(part_name(number), work_name(number), save(arrays))
 
 
 def in_pieces(values: "torch.Tensor", block_images: int) -> Iterator[Any]:

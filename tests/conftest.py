@@ -12,8 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from distributed import SpecCluster
 
 from tests.s3_server import S3Server, forget_connections, running_s3_server
 
@@ -79,6 +83,15 @@ def s3_server(s3_server_process: S3Server) -> Iterator[S3Server]:
         forget_connections()
         yield s3_server_process
     forget_connections()
+
+
+@pytest.fixture(scope="session")
+def dask_cluster() -> "Iterator[SpecCluster]":
+    """A Dask cluster on loopback: two worker processes, one of which declares a GPU."""
+    from tests.clusters import cluster_of
+
+    with cluster_of({}, {"resources": {"GPU": 1}}) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
