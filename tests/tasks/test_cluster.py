@@ -72,12 +72,12 @@ def test_features_kept_are_those_of_one_process(
     request = on_cluster()
     run_stages(request)
     assert not forwards.calls  # none in this process
+    assert advanced(events, "extract") == 31
     found = contents(request.store())
     assert {name.split("/")[0] for name in found} == {
         *("images", "features", "moments", "pca", "responses", "scores", "heads")
     }
     assert found == expected(8)
-    assert advanced(events, "extract") == 31
 
 
 def test_streamed_statistics_are_those_of_one_process(
@@ -86,8 +86,8 @@ def test_streamed_statistics_are_those_of_one_process(
     request = on_cluster(keep_features="none")
     run_stages(request)
     assert not forwards.calls
-    assert contents(request.store()) == without_features(expected(8))
     assert (advanced(events, "extract"), advanced(events, "respond")) == (21, 31)
+    assert contents(request.store()) == without_features(expected(8))
 
 
 def test_relative_addresses_mean_the_same_on_the_workers(
