@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from soapworks.errors import InputError
 
@@ -178,9 +179,18 @@ def in_short(error: BaseException) -> str:
     """Return the reason that an error of a file system gives, in one line."""
     if isinstance(error, PermissionError):  # what a server says may name keys
         return "Permission denied"
+    kind = type(error).__name__
+    if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return (
+            "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_PROFILE"
+        )
+    if kind == "EndpointConnectionError":
+        asked = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", "")))
+        return f"nothing answers at {asked.scheme}://{asked.netloc}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
+    return " ".join(str(error).split())[:160].rstrip(" .") or kind
 
 
 def _home() -> Path:

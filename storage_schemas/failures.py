@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterator
 
 from soapworks.errors import MissingProductError, SoapworksError, StoreError
+from soapworks.remote import in_short, is_url
 
 
 class UnreachableError(StoreError):
@@ -41,7 +42,11 @@ def told_error(location: object, doing: str, error: Exception) -> StoreError:
         )
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) and doing != "write":
         return MissingProductError(f"{location} is not there.")
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, FileNotFoundError) and is_url(str(location)):
+        return StoreError(
+            f"{where}: there is no such bucket; create it, or choose another store with --store."
+        )
+    reason = in_short(error)
     return UnreachableError(
         f"{where}: {reason.rstrip('.')}; check that the store can be reached, then start again."
     )
