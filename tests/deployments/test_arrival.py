@@ -32,9 +32,9 @@ from tests.tasks.conftest import run_stages
 
 SETTINGS = {"layers": "norm", "synthetic_images": 6, "block_images": 4, "segment_images": 8}
 POOL = "arrivals"
-DEADLINE = 240.0
+DEADLINE = 400.0
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 
 
 @contextlib.contextmanager
