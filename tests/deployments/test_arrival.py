@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 import httpx
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -48,13 +49,14 @@ def running(log: Path, *arguments: str, **environment: str) -> Iterator[Path]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
     try:
         yield log
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
+        # A worker's flow runs are processes of their own, in sessions of their own.
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         process.wait()
 
 
