@@ -8,7 +8,8 @@ from prefect import State, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from flows.artifacts import publish_summary
+from flows.artifacts import publish_pictures, publish_report, publish_summary
+from flows.progress_artifacts import showing_progress_artifacts
 from flows.sentences import sentence
 from flows.slots import forward_slot
 from soapworks.errors import StoreError
@@ -17,8 +18,10 @@ from tasks.cluster import connected
 from tasks.events import Notice, emit, stage
 from tasks.leaderboard import update_leaderboard
 from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of, read_model_list
+from tasks.pictures import top_components
 from tasks.planning import find_missing
 from tasks.project import project, refuse_if_too_large
+from tasks.report import write_report
 from tasks.request import IndexRequest, ScoreRequest, plan_of
 from tasks.settings import RunOptions, ScoreSettings
 from tasks.stages import StageResult
@@ -71,9 +74,9 @@ def score_checkpoints(
     settings, options = settings or ScoreSettings(), options or RunOptions()
     listed = read_model_list(model_list) if model_list else []
     models = models_of([*checkpoints, *listed], architecture or None)
-    manifest = only_key(
-        index_images(IndexRequest(images=images, settings=settings, options=options))
-    )
+    index = IndexRequest(images=images, settings=settings, options=options)
+    with showing_progress_artifacts():
+        manifest = only_key(index_images(index))
     rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     for model in models:
@@ -90,7 +93,7 @@ def score_checkpoints(
             raise result
     publish_summary(rows)
     if rows:
-        keep_leaderboard(IndexRequest(images=images, settings=settings, options=options), rows)
+        keep_leaderboard(index, rows)
     if failures:
         raise SomeFailedError(failures, rows)
     return rows
@@ -127,7 +130,8 @@ def score_checkpoint(
     missing = find_missing(store, plan, keep_features)
     refuse_if_too_large(project(store, plan, missing, memory=options.memory), store)
     layers = [layer.subject.layer for layer in plan.layers]
-    with connected(options.dask if missing else None):  # one connection for all stages
+    cluster = connected(options.dask if missing else None)  # one connection for all stages
+    with cluster, showing_progress_artifacts():
         with forward_slot(options) if missing.features else nullcontext():
             if keep_features == "all":
                 extract_features(request, "real")
@@ -135,7 +139,10 @@ def score_checkpoint(
             else:
                 stream_statistics(request, layers)
         score_layers(request, layers)
-    return summarize(store, plan, missing)
+    rows = summarize(store, plan, missing)
+    if options.report and missing:
+        write_checkpoint_report(request, rows)
+    return rows
 
 
 def stream_statistics(request: ScoreRequest, layers: Sequence[str]) -> None:
@@ -217,6 +224,20 @@ def keep_leaderboard(request: IndexRequest, rows: list[dict[str, Any]]) -> None:
         update_leaderboard(request.store(), rows)
     except StoreError as error:
         emit(Notice(f"the leaderboard could not be brought up to date: {error}"))
+
+
+@task(task_run_name="report {request.checkpoint}", cache_policy=NO_CACHE)
+def write_checkpoint_report(request: ScoreRequest, rows: list[dict[str, Any]]) -> None:
+    """Write the checkpoint's report and show it; soapworks report makes it again at any time."""
+    store, plan = request.store(), plan_of(request)
+    top = max(range(len(rows)), key=lambda place: rows[place]["top_si"])
+    try:
+        place = write_report(store, plan, rows)
+        publish_report(rows, place, reports_url=request.options.reports_url)
+        picture = top_components(store, plan.layers[top])
+        publish_pictures(request.checkpoint, rows[top]["layer"], picture, place.name)
+    except Exception as error:  # noqa: BLE001 - a picture of the result must not lose the result
+        emit(Notice(f"{request.checkpoint}: the report is not whole: {sentence(error)}"))
 
 
 def shown(result: StageResult) -> list[str]:

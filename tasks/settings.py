@@ -116,6 +116,12 @@ class RunOptions(Settings):
         description="Name of the Prefect concurrency limit that a forward pass takes a slot of; "
         "soapworks-gpu on CUDA devices by default",
     )
+    report: bool = Field(True, description="Write a report of what was scored, below reports/")
+    reports_url: str | None = Field(
+        None,
+        pattern=r"^(https?://\S+)?$",
+        description="Address at which a browser finds the store's reports/ folder, for links",
+    )
     lease_seconds: float = Field(
         60.0, gt=0, description="After so long a silent holder of a lease is taken for dead"
     )

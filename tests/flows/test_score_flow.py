@@ -70,6 +70,7 @@ def test_one_command_on_a_running_server(place: Path, prefect_server: str) -> No
         "identify ./model",
         "extract ./model · real",
         "extract ./model · synthetic",
+        "report ./model",
         *(
             f"{stage} ./model · {layer}"
             for stage in ("pca", "score", "head")
@@ -79,6 +80,16 @@ def test_one_command_on_a_running_server(place: Path, prefect_server: str) -> No
     artifacts = post(prefect_server, "artifacts/filter", {"limit": 50})
     mine = [a for a in artifacts if a["flow_run_id"] == parent["id"]]
     assert [len(json.loads(a["data"])) for a in mine if a["type"] == "table"] == [3]
+    of_model = [a for a in artifacts if a["flow_run_id"] == flow_run["id"]]
+    progress = {a["description"].split(" in ")[0]: a for a in of_model if a["type"] == "progress"}
+    assert set(progress) == {"9 images", "6 images", "3 layers"}
+    assert {a["data"] for a in progress.values()} == {100.0}
+    named = {task["id"]: task["name"] for task in tasks}
+    assert named[progress["9 images"]["task_run_id"]] == "extract ./model · real"
+    (report,) = (place / "on_server" / "reports").glob("vit*.html")
+    texts = {a["key"]: a["data"] for a in of_model if a["type"] == "markdown"}
+    assert str(report) in texts[f"soapworks-report-{dashed(report)}"]
+    assert "data:image/png;base64," in texts[f"soapworks-components-{dashed(report)}"]
 
 
 def test_without_features_the_real_images_pass_twice(place: Path, prefect_server: str) -> None:
@@ -101,6 +112,7 @@ def test_without_features_the_real_images_pass_twice(place: Path, prefect_server
         "respond ./model · synthetic",
         "score ./model · norm",
         "head ./model · norm",
+        "report ./model",
     ]
     assert not (place / "streamed" / "features").exists()
 
@@ -141,6 +153,10 @@ def test_a_failing_run_says_one_sentence(place: Path, prefect_server: str) -> No
     assert run.stdout == ""
     (line,) = run.stderr.strip().splitlines()
     assert "cuda:9" in line
+
+
+def dashed(report: Path) -> str:
+    return report.stem.replace("_", "-")
 
 
 def newest_runs(api: str) -> list[dict[str, Any]]:
