@@ -127,7 +127,8 @@ def _ask(address: str) -> None:
 
 
 def _unreachable(address: str, error: OSError) -> EngineError:
-    reason = str(error.__cause__ or "").rpartition(": ")[2] or "no answer that a scheduler gives"
+    cause = str(error.__cause__ or "").rpartition(": ")[2].rpartition("] ")[2]  # no [Errno 111]
+    reason = cause or "no answer that a scheduler gives"
     return EngineError(
         f"no Dask scheduler answers at {address} ({reason}): check the address and that `dask "
         "scheduler` runs there, or leave --dask out."

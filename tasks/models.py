@@ -88,6 +88,10 @@ class SomeFailedError(SoapworksError):
             f"{len(self.failures)} of {len(self.failures) + n_done} checkpoints failed ({told})"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it is made of: an error is rebuilt from its message otherwise."""
+        return type(self), (self.failures, self.rows)
+
 
 def models_of(
     checkpoints: Iterable[str | ModelEntry], architecture: str | None

@@ -26,7 +26,7 @@ def cluster_of(*workers: dict[str, Any]) -> Iterator[SpecCluster]:
     with SpecCluster(
         scheduler={
             "cls": Scheduler,
-            "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+            "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
         },
         workers={
             number: {"cls": Nanny, "options": {**common, **options}}
@@ -114,27 +114,6 @@ class StandStill(Patches):
                 return int(text)
             time.sleep(0.01)
         raise AssertionError("no worker came to write a block")
-
-
-class DieAtBlock(Patches):
-    """Workers die whenever they are about to write one block."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        super().__init__(folder)
-        self.number = number
-
-    def setup(self, worker: Worker) -> None:
-        super().setup(worker)
-        from tasks import extract
-
-        original, fatal = extract.write_block, self.number
-
-        def write_block(array: Any, writer: Any, number: int, values: Any) -> None:
-            if number == fatal:
-                os._exit(1)
-            original(array, writer, number, values)
-
-        self.patch.setattr(extract, "write_block", write_block)
 
 
 class LittleMemory(Patches):

@@ -1,0 +1,42 @@
+"""Errors travel between processes as what they are: workers raise them, the run tells them."""
+
+import importlib
+import pickle
+import pkgutil
+from collections.abc import Iterator
+
+import pytest
+
+import soapworks
+import storage_schemas
+import tasks
+from soapworks.errors import SoapworksError
+from tasks.models import SomeFailedError
+
+
+def kinds(of: type[SoapworksError]) -> Iterator[type[SoapworksError]]:
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+for _package in (soapworks, storage_schemas, tasks):
+    for _module in pkgutil.iter_modules(_package.__path__, _package.__name__ + "."):
+        if not _module.ispkg:
+            importlib.import_module(_module.name)
+
+
+@pytest.mark.parametrize(
+    "kind", sorted(set(kinds(SoapworksError)) - {SomeFailedError}, key=lambda kind: kind.__name__)
+)
+def test_an_error_that_was_sent_says_the_same(kind: type[SoapworksError]) -> None:
+    error = kind("blocks.3 of 'this' is wrong: do that.")
+    sent = pickle.loads(pickle.dumps(error))
+    assert type(sent) is kind
+    assert str(sent) == str(error) == "blocks.3 of 'this' is wrong: do that."
+
+
+def test_failures_of_several_models_that_were_sent_are_all_there() -> None:
+    error = SomeFailedError({"a": "is gone", "b": "has NaN"}, [{"checkpoint": "c"}])
+    sent = pickle.loads(pickle.dumps(error))
+    assert (sent.failures, sent.rows, str(sent)) == (error.failures, error.rows, str(error))
