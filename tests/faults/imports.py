@@ -1,8 +1,10 @@
 """Imports all that a run needs, so that children forked from here are there at once.
 
-Imports and nothing else: no threads, no event loop, no file system of fsspec may exist before
-the fork.
+Imports and nothing that runs: no threads, no event loop, no file system of fsspec may exist
+before the fork.
 """
+
+import gc
 
 import aiobotocore.session  # type: ignore[import-untyped]
 import dask.threaded
@@ -42,3 +44,6 @@ __all__ = [
     "torchvision",
     "zarr",
 ]
+
+gc.collect()
+gc.freeze()  # the collector would write to, and so copy, every page in every child
