@@ -75,7 +75,8 @@ class Cluster:
         pending: set[Future] = set()
         try:
             while True:
-                room = self._room(resources) - len(pending)
+                # Room shrinks where a worker dies.
+                room = max(0, self._room(resources) - len(pending))
                 pending |= {self._submit(function, a, resources) for a in islice(todo, room)}
                 if not pending:
                     return

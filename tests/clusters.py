@@ -9,21 +9,23 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
 
 DEADLINE = 120.0
+CLOSE_SECONDS = 20.0
 
 
 @contextmanager
 def cluster_of(*workers: dict[str, Any]) -> Iterator[SpecCluster]:
     """A scheduler and worker processes on loopback, each of one thread; yields the cluster."""
     common = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": "4GiB", "dashboard": False}
-    with SpecCluster(
+    cluster = SpecCluster(
         scheduler={
             "cls": Scheduler,
             "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
@@ -32,8 +34,17 @@ def cluster_of(*workers: dict[str, Any]) -> Iterator[SpecCluster]:
             number: {"cls": Nanny, "options": {**common, **options}}
             for number, options in enumerate(workers)
         },
-    ) as cluster:
+    )
+    try:
         yield cluster
+    finally:
+        processes = [nanny.pid for nanny in cluster.workers.values()]
+        # At the end of a long session closing in order was seen to wait for ever.
+        with suppress(TimeoutError):
+            cluster.close(timeout=CLOSE_SECONDS)
+        for pid in filter(None, processes):
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
 
 
 @contextmanager

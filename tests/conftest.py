@@ -85,9 +85,9 @@ def s3_server(s3_server_process: S3Server) -> Iterator[S3Server]:
     forget_connections()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_cluster() -> "Iterator[SpecCluster]":
-    """A Dask cluster on loopback: two worker processes, one of which declares a GPU."""
+    """A Dask cluster on loopback for a module: two worker processes, one declares a GPU."""
     from tests.clusters import cluster_of
 
     with cluster_of({}, {"resources": {"GPU": 1}}) as cluster:

@@ -12,7 +12,7 @@ from flows.run import Outcome, plan_run, score
 from soapworks.errors import CheckpointError, EngineError
 from tasks.models import ModelEntry, SomeFailedError
 from tasks.settings import RunOptions, ScoreSettings
-from tests.flows.test_score_flow import post, soapworks
+from tests.flows.test_score_flow import newest, soapworks
 from tests.small import write_checkpoint, write_photographs
 
 SMALL = {"layers": "norm", "synthetic_images": 6, "block_images": 4, "segment_images": 8}
@@ -57,7 +57,7 @@ def test_one_that_fails_does_not_stop_the_others(
     assert names == [("one", "norm"), ("two", "blocks.0")]
     assert list(outcome.failures) == [str(place / "nowhere"), str(place / "cut")]
     assert "model.safetensors" in outcome.failures[str(place / "cut")]
-    runs = post(prefect_server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 4})
+    runs = newest(prefect_server, 4)
     assert {one["name"]: one["state"]["type"] for one in runs} == {
         f"score {place / 'one'} and 2 more": "FAILED",
         f"score {place / 'one'}": "COMPLETED",

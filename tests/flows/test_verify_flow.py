@@ -6,7 +6,7 @@ import pytest
 
 from soapworks.errors import DamagedProductError
 from storage_schemas.store import Store
-from tests.flows.test_score_flow import post
+from tests.flows.test_score_flow import newest, post
 from tests.flows.test_verify_gc import place, store  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.server
@@ -31,9 +31,9 @@ def test_damage_fails_the_run_until_it_is_repaired(
     with pytest.raises(DamagedProductError, match=r"1 products in .* are damaged"):
         verify_store(store.url, what="heads")
     wanted = {"artifacts": {"key": {"any_": ["soapworks-verify"]}}, "sort": "CREATED_DESC"}
-    newest = post(prefect_server, "artifacts/filter", wanted)[0]
-    assert f"heads/{head.location.name} is damaged" in newest["data"]
-    runs = post(prefect_server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    artifact = post(prefect_server, "artifacts/filter", wanted)[0]
+    assert f"heads/{head.location.name} is damaged" in artifact["data"]
+    runs = newest(prefect_server, 1)
     assert runs[0]["name"] == f"verify {store.url}"
     assert runs[0]["state"]["type"] == "FAILED"
     assert verify_store(store.url, repair=True)["left"] == 0

@@ -14,6 +14,7 @@ import torch
 from distributed import LocalCluster, SpecCluster, get_worker
 
 from soapworks.errors import PrecisionError, ResourceError
+from storage_schemas.names import PARTIAL
 from tasks import loading, stages
 from tasks.cluster import connected
 from tasks.events import Notice
@@ -134,7 +135,9 @@ def test_a_killed_worker_costs_its_running_block(
     )
     # Real images pass twice where features are not kept; a block is four of them.
     assert plugin.n_images == (31 if keep_features == "all" else 52) + 4
-    assert request.store().abandoned() == []
+    # A kill in the middle of a write leaves a file under a name that is none, for gc to clear.
+    left = [place.name for place, _ in request.store().abandoned()]
+    assert [name for name in left if not name.endswith(PARTIAL)] == []
 
 
 def test_memory_that_runs_out_halves_the_batch_over_there(
