@@ -31,6 +31,7 @@ from storage_schemas.store import Attempt, Store
 from tasks.batches import BatchSize
 from tasks.extract import WRITERS, extract
 from tasks.forward import forward_blocks
+from tasks.passes import Network
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ def time_works(
     Attempt.publish = publish  # type: ignore[method-assign,assignment]
     try:
         began = time.perf_counter()
-        extract(Store(place), backbone, recipes, source, BatchSize(batch), lambda n: None)
+        network = Network(backbone, source, BatchSize(batch))
+        extract(Store(place), network, recipes, lambda n: None)
         return time.perf_counter() - began, publishing
     finally:
         Attempt.publish = original  # type: ignore[method-assign]
