@@ -9,7 +9,6 @@ that nothing else uses: what others take of them is missing from the second work
 """
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -18,11 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import timm
 from distributed import LocalCluster
-from PIL import Image
-from safetensors.torch import save_file
+from overhead import write_inputs
 
 from tasks import stages
 from tasks.cluster import connected
@@ -44,7 +41,7 @@ def main() -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     try:
-        write_inputs(folder, arguments.architecture)
+        write_inputs(folder, arguments.architecture, 2)
         seconds: dict[int, list[float]] = {1: [], 2: []}
         options = {"threads_per_worker": 1, "dashboard_address": ":0"}
         with LocalCluster(1, **options) as one, LocalCluster(2, **options) as two:
@@ -71,19 +68,6 @@ def main() -> None:
         )
     finally:
         shutil.rmtree(folder)
-
-
-def write_inputs(folder: Path, architecture: str) -> None:
-    """Write a checkpoint with random weights, and a photograph, which every run asks for."""
-    model = timm.create_model(architecture, num_classes=0).eval()
-    (folder / "model").mkdir()
-    save_file(model.state_dict(), folder / "model" / "model.safetensors")
-    config = {"architecture": architecture, "pretrained_cfg": {"input_size": [3, 224, 224]}}
-    (folder / "model" / "config.json").write_text(json.dumps(config))
-    (folder / "images").mkdir()
-    for number in range(2):
-        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
 
 
 def time_pass(

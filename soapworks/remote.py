@@ -27,6 +27,7 @@ MARKS = (
 )
 """Facts that tell one version of a file from another, as file systems call them."""
 
+_S3FS_TRIES = 2
 _STALE_SECONDS = 24 * 3600.0
 _PART = ".part"
 
@@ -66,7 +67,19 @@ def file_system(url: str) -> tuple[Any, str]:
         raise RemoteError(f"addresses that start with {protocol}:// cannot be used: {error}") from (
             error
         )
-    return system, str(path).rstrip("/")
+    return few_tries(system), str(path).rstrip("/")
+
+
+def few_tries(fs: Any) -> Any:
+    """Keep s3fs from repeating requests that botocore has repeated already; return ``fs``.
+
+    Left alone it does so five times, and five times those where it reads: at 15 seconds per
+    unanswered request that is half an hour until a server that is silent is told. Twice is for
+    answers that break off in their middle, which botocore does not repeat.
+    """
+    if "s3" in fs.protocol:
+        fs.retries = _S3FS_TRIES
+    return fs
 
 
 def facts_of(url: str) -> list[Any] | None:

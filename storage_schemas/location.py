@@ -15,10 +15,11 @@ from typing import Protocol
 from zarr.abc.store import Store as ZarrStore
 
 from soapworks.errors import InputError
+from soapworks.remote import OPTIONS, few_tries
 from storage_schemas.disk import Disk
 from storage_schemas.failures import told
 from storage_schemas.names import safe_path
-from storage_schemas.objects import OPTIONS, Objects, few_tries
+from storage_schemas.objects import Objects
 
 
 class Driver(Protocol):

@@ -8,9 +8,10 @@ the callers' own looking before and after (``leases.py``) is all that keeps two 
 import hashlib
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import fsspec
+
+from soapworks.remote import OPTIONS, few_tries
 
 _PIECE = 2**25
 
@@ -20,23 +21,6 @@ _TAKEN = 412
 _ANOTHER_AT_IT = 409
 _NO_CONDITIONS = 501
 _PAST_THE_END = 416
-
-OPTIONS: dict[str, Any] = {"use_listings_cache": False}
-"""fsspec's cached listings would hide what other processes do."""
-
-_S3FS_TRIES = 2
-
-
-def few_tries(fs: Any) -> Any:
-    """Keep s3fs from repeating requests that botocore has repeated already; return ``fs``.
-
-    Left alone it does so five times, and five times those where it reads: at 15 seconds per
-    unanswered request that is half an hour until a server that is silent is told. Twice is for
-    answers that break off in their middle, which botocore does not repeat.
-    """
-    if "s3" in fs.protocol:
-        fs.retries = _S3FS_TRIES
-    return fs
 
 
 class Objects:

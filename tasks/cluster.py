@@ -6,6 +6,7 @@ and checkpoints.
 
 import asyncio
 import logging
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 8.0
 """How long a scheduler may take to answer."""
+
+PROBE_SECONDS = 2.0
+"""How long to look for the reason where none did."""
 
 WORKERS_SECONDS = 10.0
 """How long a scheduler may take to have a worker."""
@@ -81,7 +85,7 @@ def _connect(address: str) -> "Cluster":
         try:
             client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except OSError as error:
-            raise _unreachable(address, error) from error
+            raise _unreachable(address) from error
     try:
         try:
             client.wait_for_workers(1, timeout=WORKERS_SECONDS)
@@ -118,7 +122,7 @@ def _ask(address: str) -> None:
             "one like tcp://host:8786."
         ) from error
     except OSError as error:  # timeouts included
-        raise _unreachable(address, error) from error
+        raise _unreachable(address) from error
     if found.get("type") != "Scheduler":
         raise EngineError(
             f"{address} is not a Dask scheduler but a {found.get('type', 'something else')}: give "
@@ -126,13 +130,22 @@ def _ask(address: str) -> None:
         )
 
 
-def _unreachable(address: str, error: OSError) -> EngineError:
-    cause = str(error.__cause__ or "").rpartition(": ")[2].rpartition("] ")[2]  # no [Errno 111]
-    reason = cause or "no answer that a scheduler gives"
+def _unreachable(address: str) -> EngineError:
     return EngineError(
-        f"no Dask scheduler answers at {address} ({reason}): check the address and that `dask "
-        "scheduler` runs there, or leave --dask out."
+        f"no Dask scheduler answers at {address} ({_why_unreachable(address)}): check the address "
+        "and that `dask scheduler` runs there, or leave --dask out."
     )
+
+
+def _why_unreachable(address: str) -> str:
+    """Return the system's reason: Dask tells that of its last attempt, which time may have cut."""
+    from distributed.comm.addressing import get_address_host_port
+
+    try:
+        socket.create_connection(get_address_host_port(address), PROBE_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return "no answer that a scheduler gives"
 
 
 def _check_versions(client: Any) -> None:

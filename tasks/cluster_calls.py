@@ -75,8 +75,7 @@ class Cluster:
         pending: set[Future] = set()
         try:
             while True:
-                # Room shrinks where a worker dies.
-                room = max(0, self._room(resources) - len(pending))
+                room = self._room(resources, len(pending))
                 pending |= {self._submit(function, a, resources) for a in islice(todo, room)}
                 if not pending:
                     return
@@ -90,10 +89,12 @@ class Cluster:
         """Return the cluster as a place for statistics that take some memory each."""
         return StatisticsOnCluster(self, room)
 
-    def _room(self, resources: Mapping[str, float]) -> int:
+    def _room(self, resources: Mapping[str, float], n_under_way: int) -> int:
+        """Return how many further calls may be handed out."""
         with self._told():
             n_threads = sum(worker["nthreads"] for worker in self.workers(resources).values())
-        return max(1, IN_FLIGHT * n_threads)
+        # Where a worker has died more may be under way than there is room for.
+        return max(0, max(1, IN_FLIGHT * n_threads) - n_under_way)
 
     def _submit(
         self, function: Callable[[T], R], argument: T, resources: Mapping[str, float]
@@ -175,7 +176,7 @@ class StatisticsOnCluster:
         window: deque[Future] = deque()
         try:
             while True:
-                room = cluster._room({}) - len(window)
+                room = cluster._room({}, len(window))
                 window.extend(cluster._submit(call, a, {}) for a in islice(todo, room))
                 if not window:
                     return

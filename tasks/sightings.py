@@ -21,7 +21,7 @@ from typing import Any
 
 from soapworks.errors import InputError, SoapworksError
 from soapworks.images.walking import remote_fingerprint
-from soapworks.remote import OPTIONS, in_short
+from soapworks.remote import RemoteError, file_system, in_short
 from storage_schemas.failures import UnreachableError
 from storage_schemas.location import Location
 from tasks.arrivals import Sighting
@@ -193,17 +193,14 @@ def _note(
 
 
 def _files_behind_url(folder: Location) -> Files:
-    import fsspec
-
     try:
-        system, root = fsspec.core.url_to_fs(folder.url, **OPTIONS)
-    except (ImportError, ValueError) as error:
+        system, root = file_system(folder.url)
+    except RemoteError as error:
         raise InputError(f"{folder} cannot be listed: {error}.") from error
     try:
         listing: Mapping[str, Any] = system.find(root, detail=True)
     except Exception as error:  # remote file systems raise their own libraries' exceptions
         raise _told(folder, error) from error
-    root = root.rstrip("/")
     if root in listing:
         raise InputError(f"{folder} is a file: name the folder that checkpoints come into.")
     found = {}

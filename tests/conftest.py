@@ -36,6 +36,9 @@ os.environ.update(
 )
 
 
+# Processes that run beside each other take one core each; `make` says so to this one as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell's background jobs ignore Ctrl-C, and so would every process that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

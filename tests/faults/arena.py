@@ -1,7 +1,6 @@
 """Where runs are disturbed: children, their stores, and the comparison with an undisturbed run."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -9,13 +8,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Literal
 
 from storage_schemas.store import Store
 from tasks.request import ScoreRequest
 from tasks.settings import RunOptions, ScoreSettings
+from tests.children import CONTEXT
 from tests.faults import oracle
 from tests.faults.child import Job, furnish, work
 from tests.faults.primitives import Fault
@@ -23,13 +22,6 @@ from tests.faults.primitives import Fault
 DEADLINE = 120.0
 N_PHOTOGRAPHS = 10
 KILLS = ("kill", "power")
-_CONTEXT = multiprocessing.get_context("forkserver")
-
-
-def preload() -> None:
-    """Have children forked from a process that has everything imported, and start that process."""
-    _CONTEXT.set_forkserver_preload(["tests.faults.imports"])
-    forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class Child:
 
     def __init__(self, job: Job) -> None:
         self.folder = job.folder
-        self._process = _CONTEXT.Process(target=work, args=(job,), daemon=True)
+        self._process = CONTEXT.Process(target=work, args=(job,), daemon=True)
         self._process.start()
 
     def signal(self, number: int) -> None:
@@ -104,7 +96,7 @@ class Arena:
 
     def __init__(self, folder: Path, layers: str = "blocks.1,norm") -> None:
         self.folder, self.layers = folder, layers
-        furnisher = _CONTEXT.Process(target=furnish, args=(folder, N_PHOTOGRAPHS))
+        furnisher = CONTEXT.Process(target=furnish, args=(folder, N_PHOTOGRAPHS))
         furnisher.start()
         furnisher.join()
         assert furnisher.exitcode == 0

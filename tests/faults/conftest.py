@@ -10,7 +10,6 @@ import pytest
 
 pytest.register_assert_rewrite("tests.faults.arena")
 
-from tests.faults import arena as arenas  # noqa: E402
 from tests.faults.arena import Arena  # noqa: E402
 
 MEMORY = "/dev/shm"
@@ -23,17 +22,10 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     # In memory where there is such a place: hundreds of runs sync hundreds of files each.
     in_memory = os.access(MEMORY, os.W_OK | os.X_OK)
     folder = Path(tempfile.mkdtemp(dir=MEMORY)) if in_memory else tmp_path_factory.mktemp("faults")
-    arenas.preload()
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
     arena = Arena(folder)
     yield arena
     _counts.update(arena.counts)
     shutil.rmtree(folder)
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
-    else:
-        os.environ["OMP_NUM_THREADS"] = before
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,14 +1,13 @@
 """Checkpoints and stores made up to do harm: a clear refusal, little memory, nothing written."""
 
-import multiprocessing
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.children import CONTEXT
 from tests.faults import hostile_readers
 from tests.faults.arena import Arena
 from tests.faults.hostile import guarded
@@ -33,8 +32,7 @@ def check(reader: str, arena: Arena, seeds: range) -> None:
     whole = arena.reference
     if reader == "checkpoints":
         whole = write_checkpoint(folder / "whole")
-    context: Any = multiprocessing.get_context("forkserver")
-    child = context.Process(target=read, args=(reader, whole, folder, seeds), daemon=True)
+    child = CONTEXT.Process(target=read, args=(reader, whole, folder, seeds), daemon=True)
     child.start()
     child.join(800)
     code = child.exitcode

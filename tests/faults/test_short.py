@@ -1,7 +1,5 @@
 """Ten injections, one of each kind: the long part does the same many times over."""
 
-import pytest
-
 from tests.faults.arena import Arena
 from tests.faults.many import inject
 from tests.faults.primitives import Fault
@@ -20,7 +18,6 @@ SHORT = {
 }
 
 
-@pytest.mark.timeout(120)
 def test_interrupted_once_and_started_again(arena: Arena) -> None:
     faults = list(SHORT.values())
 

@@ -4,7 +4,6 @@ Workers are talked to word by word: they say what they did and wait for what to 
 test depends on how long anything takes.
 """
 
-import multiprocessing
 import os
 import time
 from multiprocessing.connection import Connection
@@ -18,6 +17,7 @@ from storage_schemas.leases import LeaseLostError
 from storage_schemas.products import Product
 from storage_schemas.recipes import Recipe
 from storage_schemas.store import Store
+from tests.children import CONTEXT
 
 N_BLOCKS = 4
 DEADLINE = 40.0
@@ -80,10 +80,6 @@ def obtain(store: Store, recipe: Recipe) -> tuple[Product, bool]:
     raise TimeoutError("nobody made the product")
 
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "s3fs"])
-
-
 class Worker:
     """A process that works on the product of ``Toy(n=0)`` in a store.
 
@@ -91,10 +87,10 @@ class Worker:
     """
 
     def __init__(self, mode: str, store: Store, *, host: str = "") -> None:
-        self._ours, theirs = _CONTEXT.Pipe()
+        self._ours, theirs = CONTEXT.Pipe()
         environment = {name: value for name, value in os.environ.items() if name[:4] == "AWS_"}
         arguments = (theirs, mode, store.url, store.lease_seconds, host, environment)
-        self._process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
+        self._process = CONTEXT.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
 

@@ -17,6 +17,7 @@ from soapworks.errors import PrecisionError, ResourceError
 from storage_schemas.names import PARTIAL
 from tasks import loading, stages
 from tasks.cluster import connected
+from tasks.cluster_calls import Cluster
 from tasks.events import Notice
 from tasks.fit_pca import StatisticsRoom
 from tasks.request import ScoreRequest
@@ -187,6 +188,26 @@ def test_results_come_in_order_with_few_in_flight(dask_cluster: SpecCluster) -> 
         done.close()
         at = cluster.within(StatisticsRoom((4, 2, 2, 3), 4))
         assert list(at.each(float, range(50))) == [float(n) for n in range(50)]
+
+
+@pytest.mark.parametrize("way", ["as_done", "each"])
+def test_room_may_shrink_below_what_is_under_way(
+    dask_cluster: SpecCluster, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    original, n_asked = Cluster.workers, [0]
+
+    def workers(cluster: Cluster, resources):
+        n_asked[0] += 1
+        found = original(cluster, resources)
+        return found if n_asked[0] == 1 else dict(list(found.items())[:1])
+
+    with connected(dask_cluster.scheduler_address) as cluster:
+        monkeypatch.setattr(Cluster, "workers", workers)
+        if way == "each":
+            done = cluster.within(StatisticsRoom((4, 2, 2, 3), 4)).each(float, range(12))
+        else:
+            done = cluster.as_done(float, range(12), {})
+        assert sorted(done) == [float(n) for n in range(12)]
 
 
 def test_statistics_beyond_a_workers_memory_are_refused(dask_cluster: SpecCluster) -> None:

@@ -1,6 +1,5 @@
 """The leaderboard of a store: what the heads' records say, and nobody's row is lost."""
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tasks.leaderboard import read_leaderboard, update_leaderboard
 from tasks.request import ScoreRequest
 from tasks.retention import Retention
 from tasks.verify import verify
+from tests.children import CONTEXT
 from tests.tasks.conftest import run_stages
 from tests.tasks.scored import (
     FACTS,
@@ -140,8 +140,7 @@ def test_other_images_have_another_comparison(place: Store) -> None:
 
 
 def test_two_runs_at_once_lose_nothing(place: Store) -> None:
-    context = multiprocessing.get_context("forkserver")
-    runs = [context.Process(target=update_often, args=(place.url, n, 6)) for n in (1, 2)]
+    runs = [CONTEXT.Process(target=update_often, args=(place.url, n, 6)) for n in (1, 2)]
     for run in runs:
         run.start()
     for run in runs:

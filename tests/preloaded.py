@@ -28,6 +28,7 @@ import soapworks.images.reading
 import soapworks.synthesis
 import tasks.stages
 import tests.faults.child
+import tests.storage_schemas.toys
 import tests.tasks.conftest
 
 __all__ = [
