@@ -246,7 +246,9 @@ def test_threads_of_a_worker_share_one_network_and_take_turns(
     monkeypatch.setattr(backbones, "build_backbone", counting_build)
     monkeypatch.setattr(backbones.Backbone, "features", counting_features)
     before = torch.get_num_threads()
-    with LocalCluster(1, threads_per_worker=3, processes=False, dashboard_address=":0") as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0"
+    ) as cluster:
         options = run.options.model_copy(update={"dask": cluster.scheduler_address})
         stages.extract_stage(
             run.model_copy(update={"manifest": manifest, "identity": identity, "options": options}),
