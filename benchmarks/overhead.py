@@ -58,12 +58,16 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def write_inputs(folder: Path, architecture: str, n: int) -> torch.nn.Module:
+def write_inputs(folder: Path, architecture: str, n: int, **model_args: int) -> torch.nn.Module:
     """Write a checkpoint with random weights and n photographs; return the model."""
-    model = timm.create_model(architecture, num_classes=0).eval()
+    model = timm.create_model(architecture, num_classes=0, **model_args).eval()
     (folder / "model").mkdir()
     save_file(model.state_dict(), folder / "model" / "model.safetensors")
-    config = {"architecture": architecture, "pretrained_cfg": {"input_size": [3, 224, 224]}}
+    config = {
+        "architecture": architecture,
+        "model_args": model_args,
+        "pretrained_cfg": {"input_size": [3, 224, 224]},
+    }
     (folder / "model" / "config.json").write_text(json.dumps(config))
     (folder / "images").mkdir()
     for number in range(n):

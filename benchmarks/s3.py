@@ -3,22 +3,19 @@
 The same stored features are scored (moments, components, responses, scores, heads; no forward
 passes) from a local store and from a copy of it behind an S3 server on loopback. The two are taken
 in turn, several times, because machines are noisy; the medians are quoted. The server is rclone's,
-which the development dependencies bring; it shares the machine's cores with the works.
+which the development dependencies bring; it shares the machine's cores with the works, and is kept
+from reading every object to digest it whenever it is asked for. The model has one block: features
+of one layer are as large as any other's.
 
-    python benchmarks/s3.py --architecture vit_small_patch16_224 --images 256 --rounds 5
+    PYTHONPATH=. python benchmarks/s3.py --architecture vit_base_patch16_224 --images 512
 """
 
 import argparse
 import os
-import re
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from overhead import write_inputs
@@ -26,6 +23,7 @@ from overhead import write_inputs
 from tasks import stages
 from tasks.request import ScoreRequest, plan_of
 from tasks.settings import RunOptions, ScoreSettings
+from tests.s3_server import running_s3_server
 
 MADE = ("moments", "pca", "responses", "scores", "heads")
 """Kinds of products that are made in every round."""
@@ -34,16 +32,18 @@ MADE = ("moments", "pca", "responses", "scores", "heads")
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--architecture", default="vit_small_patch16_224")
-    parser.add_argument("--images", type=int, default=256, help="real and synthetic images, each")
-    parser.add_argument("--layers", default="blocks.3,blocks.7,blocks.11,norm")
+    parser.add_argument("--architecture", default="vit_base_patch16_224")
+    parser.add_argument("--images", type=int, default=512, help="real and synthetic images, each")
+    parser.add_argument("--layers", default="blocks.0,norm")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="scratch folder; a temporary one by default")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
     try:
         local = extracted(folder, arguments)
-        with s3_server(folder / "buckets"):
+        with running_s3_server(folder / "s3", "--etag-hash=") as server:
+            (server.data / "works").mkdir()
+            os.environ |= server.environment
             there = in_bucket(local)
             seconds: dict[str, list[float]] = {"local": [], "s3": []}
             for number in range(arguments.rounds):
@@ -65,7 +65,7 @@ def main() -> None:
 
 def extracted(folder: Path, arguments: argparse.Namespace) -> ScoreRequest:
     """Return a request whose features are in a local store."""
-    write_inputs(folder, arguments.architecture, arguments.images)
+    write_inputs(folder, arguments.architecture, arguments.images, depth=1)
     request = ScoreRequest(
         checkpoint=str(folder / "model"),
         images=str(folder / "images"),
@@ -78,34 +78,6 @@ def extracted(folder: Path, arguments: argparse.Namespace) -> ScoreRequest:
     for domain in ("real", "synthetic"):
         stages.extract_stage(request, domain)
     return request
-
-
-@contextmanager
-def s3_server(folder: Path) -> Iterator[None]:
-    """Serve a folder's folders as buckets inside the block, and lead ``s3://`` there."""
-    (folder / "works").mkdir(parents=True)
-    command = [
-        *(str(Path(sys.executable).with_name("rclone")), "serve", "s3", str(folder)),
-        *("--addr", "127.0.0.1:0", "--auth-key", "works,works-secret", "--config", ""),
-    ]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    address = None
-    while address is None and (line := server.stderr.readline()):
-        address = re.search(r"\[(http://127\.0\.0\.1:\d+)/\]", line)
-    assert address is not None, "rclone's S3 server did not start"
-    os.environ |= {
-        "AWS_ENDPOINT_URL": address[1],
-        "AWS_ACCESS_KEY_ID": "works",
-        "AWS_SECRET_ACCESS_KEY": "works-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    try:
-        yield
-    finally:
-        server.kill()
-        server.wait()
 
 
 def in_bucket(request: ScoreRequest) -> ScoreRequest:

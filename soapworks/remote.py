@@ -67,18 +67,23 @@ def file_system(url: str) -> tuple[Any, str]:
         raise RemoteError(f"addresses that start with {protocol}:// cannot be used: {error}") from (
             error
         )
-    return few_tries(system), str(path).rstrip("/")
+    return set_up(system), str(path).rstrip("/")
 
 
-def few_tries(fs: Any) -> Any:
-    """Keep s3fs from repeating requests that botocore has repeated already; return ``fs``.
+def set_up(fs: Any) -> Any:
+    """Set a file system up before its first request, and return it.
 
-    Left alone it does so five times, and five times those where it reads: at 15 seconds per
-    unanswered request that is half an hour until a server that is silent is told. Twice is for
-    answers that break off in their middle, which botocore does not repeat.
+    s3fs must not repeat requests that botocore has repeated already. Left alone it does so five
+    times, and five times those where it reads: at 15 seconds per unanswered request that is half an
+    hour until a server that is silent is told. Twice is for answers that break off in their middle,
+    which botocore does not repeat.
+
+    botocore must not compare a piece of an object with the checksum of the whole, which some
+    servers send along; what is stored has checksums of its own.
     """
     if "s3" in fs.protocol:
         fs.retries = _S3FS_TRIES
+        fs.config_kwargs.setdefault("response_checksum_validation", "when_required")
     return fs
 
 

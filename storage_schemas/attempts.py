@@ -156,7 +156,8 @@ class Attempt:
         """Return the product's files, checked to be whole and accounted for, and those of work."""
         files: dict[str, FileDigest] = {}
         work: list[str] = []
-        for path, part in read_parts(self.location).items():
+        found = self.location.sizes()
+        for path, part in read_parts(self.location, found).items():
             if part.is_work:
                 work.append(path)
                 continue
@@ -166,7 +167,6 @@ class Attempt:
             if digest is not None:
                 files[path] = digest
         files = {path: file for path, file in sorted(files.items()) if not below(path, WORK)}
-        found = self.location.sizes()
         for path in found:
             known = path in files or path in work or below(path, WORK)
             if not known and not path.endswith(PARTIAL):
@@ -204,10 +204,12 @@ class Attempt:
     def _drop_others(self) -> None:
         # What cannot be deleted now is found by gc; another holder's attempt is left alone.
         with contextlib.suppress(StoreError):
-            self._lease.check()
-            for name in self.address.names():
-                if ATTEMPT_NAME.fullmatch(name) and name != self.location.name:
-                    (self.address / name).delete()
+            names = [name for name in self.address.names() if ATTEMPT_NAME.fullmatch(name)]
+            others = [self.address / name for name in names if name != self.location.name]
+            if others:
+                self._lease.check()
+            for other in others:
+                other.delete()
 
 
 @functools.cache

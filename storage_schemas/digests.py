@@ -53,6 +53,11 @@ class Digests:
                 if below(path, folder) and path not in kept:
                     del self._files[path]
 
+    def has(self, path: str) -> bool:
+        """Return whether this process wrote a file, and did not delete it."""
+        with self._lock:
+            return self._files.get(path) is not None
+
     def written(self, prefixes: Iterable[str] = ("",)) -> dict[str, FileDigest | None]:
         """Return the files at or below any of the paths, sorted; the empty path is everything."""
         with self._lock:

@@ -15,7 +15,7 @@ from typing import Protocol
 from zarr.abc.store import Store as ZarrStore
 
 from soapworks.errors import InputError
-from soapworks.remote import OPTIONS, few_tries
+from soapworks.remote import OPTIONS, set_up
 from storage_schemas.disk import Disk
 from storage_schemas.failures import told
 from storage_schemas.names import safe_path
@@ -228,7 +228,7 @@ class Location:
 
         with told(self, "open"):
             store = FsspecStore.from_url(self.url, storage_options=OPTIONS, read_only=read_only)
-            few_tries(store.fs)
+            set_up(store.fs)
             return store
 
     def _do(self) -> Driver:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import fsspec
 
-from soapworks.remote import OPTIONS, few_tries
+from soapworks.remote import OPTIONS, set_up
 
 _PIECE = 2**25
 
@@ -27,7 +27,7 @@ class Objects:
     """A file system of fsspec; paths are the URLs' without protocol."""
 
     def __init__(self, protocol: str) -> None:
-        self._fs = few_tries(fsspec.filesystem(protocol, **OPTIONS))
+        self._fs = set_up(fsspec.filesystem(protocol, **OPTIONS))
         self._protocol = protocol
 
     def read(self, path: str, limit: int | None = None) -> bytes:

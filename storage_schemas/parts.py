@@ -9,6 +9,7 @@ A part's note is written after its files, so a part whose note agrees with its f
 whenever its writer was killed.
 """
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -82,8 +83,13 @@ class Part:
         return bool(self.files) and all(below(path, WORK) for path in self.files)
 
 
-def read_parts(attempt: Location) -> dict[str, Part]:
+def read_parts(attempt: Location, files: Iterable[str] | None = None) -> dict[str, Part]:
     """Return path of the note -> part, for all finished parts of an attempt.
+
+    Parameters
+    ----------
+    files
+        All files of the attempt, where they have been listed already.
 
     Raises
     ------
@@ -91,7 +97,11 @@ def read_parts(attempt: Location) -> dict[str, Part]:
         If a note cannot be understood.
     """
     folder = attempt / PARTS
-    names = [name for name in folder.names() if not name.endswith(PARTIAL)]
+    if files is None:
+        names = folder.names()
+    else:
+        names = sorted(path.removeprefix(f"{PARTS}/") for path in files if below(path, PARTS))
+    names = [name for name in names if not name.endswith(PARTIAL)]
     with ThreadPoolExecutor(_readers(attempt)) as readers:
         notes = readers.map(
             lambda name: (folder / name).read_bytes(limit=MAX_DOCUMENT_BYTES), names

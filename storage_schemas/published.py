@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.abc.store import Store as ZarrStore
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
@@ -22,6 +22,10 @@ from storage_schemas.location import Location
 from storage_schemas.records import decode_record, files_of
 
 _METADATA = "zarr.json"
+
+_WHOLE_BYTES = 50 * 2**20
+"""Objects up to this size are asked for by their known length, in one request: left alone s3fs asks
+for the length first, to fetch larger ones in pieces of this size."""
 
 
 class PublishedStore(WrapperStore[ZarrStore]):
@@ -66,8 +70,12 @@ class PublishedStore(WrapperStore[ZarrStore]):
         """
         if key not in self._files:
             return None
+        asked = byte_range
+        if byte_range is None and self._folder.local_path is None:
+            n_bytes = self._files[key].bytes
+            asked = RangeByteRequest(0, n_bytes) if 0 < n_bytes <= _WHOLE_BYTES else None
         with told(self._folder, "read"):
-            found = await self._store.get(key, prototype, byte_range)
+            found = await self._store.get(key, prototype, asked)
         if found is None:
             raise self._damaged(key, "is missing")
         whole = key.rpartition("/")[2] == _METADATA and byte_range is None

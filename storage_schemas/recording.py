@@ -17,6 +17,8 @@ from storage_schemas.failures import told
 from storage_schemas.location import Location
 from storage_schemas.parts import read_parts
 
+_METADATA = "zarr.json"
+
 _SMALL = 2**16
 """Bytes up to which a digest costs less than a change of threads."""
 
@@ -32,19 +34,30 @@ class DigestingStore(WrapperStore[ZarrStore]):
         The attempt's folder.
     name
         Path of the store inside the attempt.
+    makes_arrays
+        Whether this process alone writes the metadata. They are then not asked of the storage:
+        zarr looks for them several times for each array that it is about to make.
     """
 
-    def __init__(self, store: ZarrStore, attempt: Location, name: str) -> None:
+    def __init__(
+        self, store: ZarrStore, attempt: Location, name: str, *, makes_arrays: bool = False
+    ) -> None:
         super().__init__(store)
-        self._attempt, self._name = attempt, name
+        self._attempt, self._name, self._makes_arrays = attempt, name, makes_arrays
         self._digests = Digests.of(attempt)
+        self._metadata: dict[str, Buffer] = {}
 
     def __reduce__(self) -> tuple[type, tuple[ZarrStore, Location, str]]:
         """Pickle what is needed elsewhere: another process keeps a record of its own."""
         return type(self), (self._store, self._attempt, self._name)
 
     def _with_store(self, store: ZarrStore) -> "DigestingStore":
-        return type(self)(store, self._attempt, self._name)
+        other = type(self)(store, self._attempt, self._name, makes_arrays=self._makes_arrays)
+        other._metadata = self._metadata
+        return other
+
+    def _is_not_made(self, key: str) -> bool:
+        return self._makes_arrays and _is_metadata(key) and not self._digests.has(self._path(key))
 
     def _path(self, key: str) -> str:
         return f"{self._name}/{key}" if key else self._name
@@ -53,11 +66,19 @@ class DigestingStore(WrapperStore[ZarrStore]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return a file's bytes; zarr looks at what is there before it writes."""
+        if key in self._metadata and byte_range is None:
+            return self._metadata[key]
+        if self._is_not_made(key):
+            return None
         with told(self._attempt / self._path(key), "read"):
             return await self._store.get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
         """Return whether there is such a file."""
+        if key in self._metadata:
+            return True
+        if self._is_not_made(key):
+            return False
         with told(self._attempt / self._path(key), "read"):
             return await self._store.exists(key)
 
@@ -73,6 +94,8 @@ class DigestingStore(WrapperStore[ZarrStore]):
                     asyncio.to_thread(digest_of, view), self._store.set(key, value)
                 )
         self._digests.record(self._path(key), digest)
+        if self._makes_arrays and _is_metadata(key):
+            self._metadata[key] = value
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write a file unless it is there; attempts have one writer per file."""
@@ -86,6 +109,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
         """Delete a file and record that it is empty."""
         with told(self._attempt / self._path(key), "delete"):
             await self._store.delete(key)
+        self._metadata.pop(key, None)
         self._digests.record(self._path(key), None)
 
     async def delete_dir(self, prefix: str) -> None:
@@ -104,6 +128,8 @@ class DigestingStore(WrapperStore[ZarrStore]):
                 for name in names:
                     if self._path(name) not in kept:
                         await self._store.delete(name)
+        for key in [key for key in self._metadata if below(key, prefix)]:
+            del self._metadata[key]
         self._digests.forget(folder, kept=kept)
 
     async def clear(self) -> None:
@@ -113,3 +139,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
     def _finished_below(self, folder: str) -> Set[str]:
         finished = read_parts(self._attempt).values()
         return {path for part in finished for path in part.files if below(path, folder)}
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rpartition("/")[2] == _METADATA

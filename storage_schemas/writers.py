@@ -49,7 +49,8 @@ class AttemptWriter:
         """
         self._own(name)
         store = (self.attempt / name).zarr_store(read_only=mode == "r")
-        digesting = DigestingStore(store, self.attempt, name)
+        # Whoever may make arrays does so alone; other processes write chunks of what is there.
+        digesting = DigestingStore(store, self.attempt, name, makes_arrays=mode in ("a", "w"))
         if mode == "w":
             mode = "a"
         with told(self.attempt / name, "write"):  # it makes folders, and reads what is there

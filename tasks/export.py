@@ -10,8 +10,8 @@ from soapworks.weights import select_components, suppression_weights
 from storage_schemas.recipes import HeadRecipe
 from storage_schemas.store import Attempt, Product, Store
 from storage_schemas.tables import HEAD_SCORES, SCORES_TABLE, write_scores
-from tasks.fit_pca import read_pca
 from tasks.obtain import obtain
+from tasks.respond import components_of
 from tasks.score import read_score_table
 
 HEAD_FILE = "head.safetensors"
@@ -40,9 +40,8 @@ def make_head(store: Store, recipe: HeadRecipe, pca_product: Product, scores: Pr
             "checkpoint": recipe.subject.weights,
             "recipe": recipe.canonical_json().decode("ascii"),
         }
-        head = SoapHead.from_pca(
-            read_pca(pca_product), weights, centred=recipe.centred, metadata=metadata
-        )
+        (pca,) = components_of([pca_product])
+        head = SoapHead.from_pca(pca, weights, centred=recipe.centred, metadata=metadata)
         attempt.writer.write(HEAD_FILE, head.to_bytes())
         table["weight"] = weights
         attempt.writer.write(SCORES_TABLE, write_scores(table, HEAD_SCORES))

@@ -1,6 +1,6 @@
 """PCA out of core: moments of blocks from the stored features, merged as a tree, one eigh."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,12 @@ RANGE_BYTES = 32 << 20
 
 A constant, so that the ranges, and with them the rounding of the results, do not depend on the
 memory limit or the number of threads.
+"""
+
+WHOLE_BYTES = 64 << 20
+"""Largest block, bytes as stored, that is read from a bucket in one piece.
+
+Pieces of it would be a request for each of its inner chunks.
 """
 
 COPIES = 4
@@ -59,6 +65,8 @@ class StatisticsRoom:
     """(image, row, column, channel) of the features."""
     block_images: int
     """Images in a block."""
+    whole_bytes: int = 0
+    """Bytes of a stored block that is read in one piece; 0 where ranges of it are read."""
 
     @property
     def n_bytes(self) -> int:
@@ -67,6 +75,7 @@ class StatisticsRoom:
         return (
             COPIES * images_per_range(self.shape, self.block_images) * image_bytes
             + THREAD_MATRICES * self.shape[-1] ** 2 * 8
+            + 2 * self.whole_bytes  # as it came, and decoded
         )
 
     def threads(self, memory: int, workers: int, cure: str) -> int:
@@ -109,23 +118,43 @@ def threads_within(memory: int, shape: tuple[int, ...], block_images: int, worke
     return StatisticsRoom(shape, block_images).threads(memory, workers, "raise --memory")
 
 
-def compute_within(
-    memory: int,
-    shape: tuple[int, ...],
-    block_images: int,
-    workers: int,
-    cluster: "Cluster | None" = None,
+def compute_on(
+    features: Product, *, memory: int, workers: int, cluster: "Cluster | None" = None
 ) -> Compute:
-    """Return where statistics are computed: on threads of this process, or on a cluster.
+    """Return where statistics of stored features are computed: on threads, or on a cluster.
 
     Raises
     ------
     ResourceError
         Where this process would exceed ``memory`` with a single thread.
     """
+    array = open_features(features)
+    block_images = features.recipe["block_images"]
+    room = StatisticsRoom(array.shape, block_images, _whole_bytes(features, array, block_images))
     if cluster is not None:
-        return cluster.within(StatisticsRoom(shape, block_images))
-    return Threads(threads_within(memory, shape, block_images, workers))
+        return cluster.within(room)
+    return Threads(room.threads(memory, workers, "raise --memory"))
+
+
+def blocks_of(features: Product) -> list[list[tuple[int, int]]]:
+    """Return, for every block of stored features, its [start, stop) ranges of images."""
+    shape, block_images = open_features(features).shape, features.recipe["block_images"]
+    return ranges(shape[0], block_images, images_per_range(shape, block_images))
+
+
+def pieces_of(features: Product, spans: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """Yield a block's ranges of images, each (image, row, column, channel)."""
+    array, first = open_features(features), spans[0][0]
+    if _whole_bytes(features, array, spans[-1][1] - first):
+        block = array[first : spans[-1][1]]
+        yield from (block[start - first : stop - first] for start, stop in spans)
+    else:
+        yield from (array[start:stop] for start, stop in spans)
+
+
+def _whole_bytes(features: Product, array: StoredArray, n_images: int) -> int:
+    n_bytes = n_images * int(np.prod(array.shape[1:])) * array.dtype.itemsize
+    return n_bytes if features.data.local_path is None and n_bytes <= WHOLE_BYTES else 0
 
 
 def ranges(n_images: int, block_images: int, n: int) -> list[list[tuple[int, int]]]:
@@ -157,9 +186,8 @@ class BlockMoments:
 
     def __call__(self, spans: Sequence[tuple[int, int]]) -> Moments:
         """Return the moments of a block, given as its ranges of images."""
-        array = open_features(self.features)
-        pieces = (np.asarray(array[start:stop]) for start, stop in spans)
-        return moments_of(pieces, array.shape[-1], self.recipe)
+        n_channels = open_features(self.features).shape[-1]
+        return moments_of(pieces_of(self.features, spans), n_channels, self.recipe)
 
 
 def make_moments(
@@ -178,11 +206,9 @@ def make_moments(
     """
 
     def make(attempt: Attempt) -> dict[str, Any]:
-        shape = open_features(features).shape
-        block_images = features.recipe["block_images"]
-        blocks = ranges(shape[0], block_images, images_per_range(shape, block_images))
-        at = compute_within(memory, shape, block_images, workers, cluster)
-        return write_moments(attempt, at.tree(BlockMoments(features, recipe), blocks, merged))
+        at = compute_on(features, memory=memory, workers=workers, cluster=cluster)
+        total = at.tree(BlockMoments(features, recipe), blocks_of(features), merged)
+        return write_moments(attempt, total)
 
     return obtain(store, recipe, make)
 

@@ -13,7 +13,7 @@ from soapworks.responses import count_responses
 from storage_schemas.arrays import GROUP, create_array, read_arrays
 from storage_schemas.recipes import ResponsesRecipe
 from storage_schemas.store import Attempt, Product, Store
-from tasks.fit_pca import compute_within, images_per_range, open_features, ranges, read_pca
+from tasks.fit_pca import blocks_of, compute_on, open_features, pieces_of, read_pca
 from tasks.measurement import seen
 from tasks.obtain import obtain
 
@@ -32,9 +32,9 @@ class BlockCounts:
 
     def __call__(self, spans: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the counts of a block, given as its ranges of images."""
-        array = open_features(self.features)
-        pieces = (np.asarray(array[start:stop]) for start, stop in spans)
-        return counts_of(pieces, array.shape[1:], components_of([self.pca])[0])
+        shape = open_features(self.features).shape[1:]
+        pieces = pieces_of(self.features, spans)
+        return counts_of(pieces, shape, components_of([self.pca])[0])
 
 
 def components_of(products: Sequence[Product]) -> tuple[Pca, ...]:
@@ -62,13 +62,12 @@ def make_responses(
     """Return the counts of one segment, kept per block: exact and mergeable (METHOD 4)."""
 
     def make(attempt: Attempt) -> dict[str, Any]:
-        shape = open_features(features).shape
-        block_images = features.recipe["block_images"]
-        blocks = ranges(shape[0], block_images, images_per_range(shape, block_images))
+        blocks = blocks_of(features)
         sizes = [spans[-1][1] - spans[0][0] for spans in blocks]
-        at = compute_within(memory, shape, block_images, workers, cluster)
+        at = compute_on(features, memory=memory, workers=workers, cluster=cluster)
         counts = at.each(BlockCounts(features, pca_product), blocks)
-        return write_responses(attempt, counts, shape[1:], sizes, features.recipe)
+        shape = open_features(features).shape[1:]
+        return write_responses(attempt, counts, shape, sizes, features.recipe)
 
     return obtain(store, recipe, make)
 

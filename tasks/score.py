@@ -15,10 +15,9 @@ from soapworks.scores import (
 from storage_schemas.recipes import ScoresRecipe
 from storage_schemas.store import Attempt, Product, Store
 from storage_schemas.tables import SCORES_TABLE, read_scores, write_scores
-from tasks.fit_pca import read_pca
 from tasks.measurement import measurement
 from tasks.obtain import obtain
-from tasks.respond import read_responses
+from tasks.respond import components_of, read_responses
 
 THRESHOLD = 0.75
 """The paper's threshold for "semantically invariant"."""
@@ -34,7 +33,7 @@ def make_scores(
     """Return the score table of a layer (METHOD 5); its facts are the layer's summary."""
 
     def make(attempt: Attempt) -> dict[str, Any]:
-        pca = read_pca(pca_product)
+        (pca,) = components_of([pca_product])
         real_counts, real_sizes = read_responses(real)
         synthetic_counts, synthetic_sizes = read_responses(synthetic)
         p = real_counts.sum(0) / real_sizes.sum()

@@ -38,8 +38,8 @@ class S3Server:
 
 
 @contextmanager
-def running_s3_server(folder: Path) -> Iterator[S3Server]:
-    """Serve the folders in a folder as buckets, on a port that is free."""
+def running_s3_server(folder: Path, *options: str) -> Iterator[S3Server]:
+    """Serve the folders in a folder as buckets, on a port that is free; with rclone's options."""
     data = folder / "buckets"
     data.mkdir(parents=True)
     log = folder / "rclone.log"
@@ -49,6 +49,7 @@ def running_s3_server(folder: Path) -> Iterator[S3Server]:
         # Files that are written to the folder beside the server are seen at once.
         *("--vfs-cache-mode", "off", "--config", "", "--cache-dir"),
         str(folder / "cache"),
+        *options,
     ]
     with log.open("wb") as file:
         server = subprocess.Popen(

@@ -67,23 +67,47 @@ def test_parts_are_taken_over_and_damage_is_mended(s3_store):
     assert s3_store.location.walk() == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 99, 100, 101])
-def test_small_objects_are_read_in_one_request(s3_store, monkeypatch, size):
+@pytest.fixture
+def asked(monkeypatch):
+    """Return the requests made, as (method, object's name)."""
     from s3fs import S3FileSystem
 
     real, asked = S3FileSystem._call_s3, []
 
-    async def count(fs, method, *args, **kwargs):
-        asked.append(method)
+    async def note(fs, method, *args, **kwargs):
+        asked.append((method, kwargs.get("Key", "").rpartition("/")[2]))
         return await real(fs, method, *args, **kwargs)
 
+    monkeypatch.setattr(S3FileSystem, "_call_s3", note)
+    return asked
+
+
+def test_metadata_in_the_making_are_written_and_not_asked_for(s3_store, asked):
+    with s3_store.claim(Toy()) as attempt:
+        group = attempt.writer.zarr_group(mode="w")
+        group.create_array("numbers", shape=(4,), dtype="int32")[...] = 1
+        attempt.publish({})
+    assert [method for method, name in asked if name == "zarr.json"] == ["put_object"] * 2
+
+
+def test_published_files_are_read_in_one_request_each(s3_store, asked):
+    product, _ = obtain(s3_store, Toy())
+    asked.clear()
+    array = product.open_zarr()["features"]
+    np.testing.assert_array_equal(array[4:8], block_values(1))
+    assert {method for method, name in asked if name != "record.json"} == {"get_object"}
+    assert len([name for _, name in asked if name != "record.json"]) == 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101])
+def test_small_objects_are_read_in_one_request(s3_store, asked, size):
     data = bytes(range(size))
     target = s3_store.location / "a"
     target.write_bytes(data)
-    monkeypatch.setattr(S3FileSystem, "_call_s3", count)
+    asked.clear()
     assert target.read_bytes(limit=99) == data[:100]
     assert target.digest() == (size, hashlib.sha256(data).hexdigest())
-    assert set(asked) == {"get_object"}
+    assert {method for method, _ in asked} == {"get_object"}
     with pytest.raises(MissingProductError):
         (s3_store.location / "b").read_bytes(limit=99)
     target.delete_file()

@@ -1,13 +1,14 @@
 """Store, photographs and checkpoint on a real S3 server, which knows no conditional puts."""
 
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
+from soapworks.remote import file_system
 from storage_schemas.leases import Lease, acquire
 from storage_schemas.location import Location
 from tasks.clean import choose, clean
@@ -28,7 +29,7 @@ def in_bucket(
     """A bucket of the test's own with a checkpoint and photographs, and room for a store."""
     name = request.node.name.replace("_", "-")[:60].rstrip("-")
     # Through the server, which would not see at once what is put into its folder.
-    system = fsspec.filesystem("s3", use_listings_cache=False)
+    system, _ = file_system(f"s3://{name}")
     system.mkdir(name)
     system.put(str(checkpoint), f"{name}/models/small", recursive=True)
     system.put(str(photographs), f"{name}/photographs", recursive=True)
@@ -55,6 +56,14 @@ def test_a_run_a_second_and_growth(
     here = request_of(layers="norm").store().product(local["key"])
     assert there.record["files"] == here.record["files"]
     assert verify(request_of(**in_bucket).store(), workers=WORKERS).damaged == ()
+
+
+def test_pieces_of_objects_are_read(in_bucket: dict[str, str]) -> None:
+    """The server sends the checksum of the whole object along with a piece of it."""
+    store, data = Location.parse(in_bucket["store"]), bytes(range(256)) * 40
+    (store / "object").write_bytes(data)
+    assert (store / "object").read_bytes(limit=99) == data[:100]
+    assert (store / "object").digest() == (len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_damage_is_found_and_mended(request_of: Any, in_bucket: dict[str, str]) -> None:
