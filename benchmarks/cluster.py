@@ -24,10 +24,10 @@ import torch
 from distributed import Client, LocalCluster
 from overhead import write_inputs
 
-from tasks import stages
-from tasks.cluster import connected
-from tasks.request import ScoreRequest
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks import run as stages
+from soapworks.tasks.executors.connection import connected
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 
 BLOCK_IMAGES = 16
 

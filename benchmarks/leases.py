@@ -25,13 +25,13 @@ import zarr
 from safetensors.torch import save_file
 
 from soapworks.backbones import Backbone, build_backbone, open_checkpoint
-from storage_schemas.arrays import create_array
-from storage_schemas.recipes import FeaturesRecipe, Subject, SyntheticInput
-from storage_schemas.store import Attempt, Store
-from tasks.batches import BatchSize
-from tasks.extract import WRITERS, extract
-from tasks.forward import forward_blocks
-from tasks.passes import Network
+from soapworks.storage_schemas.layout.arrays import create_array
+from soapworks.storage_schemas.layout.recipes import FeaturesRecipe, Subject, SyntheticInput
+from soapworks.storage_schemas.store import Attempt, Store
+from soapworks.tasks.passes.batches import BatchSize
+from soapworks.tasks.passes.forward import forward_blocks
+from soapworks.tasks.passes.local import Network
+from soapworks.tasks.stages.extract import WRITERS, extract
 
 
 @dataclass(frozen=True)

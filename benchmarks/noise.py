@@ -17,7 +17,7 @@ import numpy as np
 import timm
 import torch
 
-from soapworks.synthesis import SPECS, renormalise, synthesize
+from soapworks.synthesis.images import SPECS, renormalise, synthesize
 
 ARCHITECTURE = "vit_base_patch16_224"
 PRECISIONS = (torch.float32, torch.bfloat16)

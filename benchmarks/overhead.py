@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tasks import stages
-from tasks.events import Event, StageFinished, listening
-from tasks.request import ScoreRequest, plan_of
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks import run as stages
+from soapworks.tasks.events import Event, StageFinished, listening
+from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from overhead import write_inputs
 
-from tasks import stages
-from tasks.request import ScoreRequest, plan_of
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks import run as stages
+from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.s3_server import running_s3_server
 
 MADE = ("moments", "pca", "responses", "scores", "heads")

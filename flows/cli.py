@@ -7,18 +7,18 @@ from importlib import import_module
 import click
 
 COMMANDS = {
-    "score": ("flows.commands.score", "Score layers of checkpoints and make their SOAP heads."),
-    "plan": ("flows.commands.plan", "Tell what score would do and cost; compute nothing."),
-    "watch": ("flows.commands.watch", "Score checkpoints as they arrive in a folder."),
-    "leaderboard": ("flows.commands.leaderboard", "Compare models and layers in a store."),
-    "report": ("flows.commands.report", "Write an HTML page per checkpoint."),
-    "ls": ("flows.commands.inspect", "List the products in a store."),
-    "show": ("flows.commands.inspect", "Show one product whole."),
-    "verify": ("flows.commands.verify", "Read everything stored and name what is damaged."),
-    "gc": ("flows.commands.gc", "Make room: delete features, leftovers, old products."),
-    "scenes": ("flows.commands.scenes", "Write procedural scenes to try things on."),
+    "score": ("score", "Score layers of checkpoints and make their SOAP heads."),
+    "plan": ("plan", "Show what score would do and cost; compute nothing."),
+    "watch": ("watch", "Score checkpoints as they arrive in a folder."),
+    "leaderboard": ("leaderboard", "Compare models and layers in a store."),
+    "report": ("report", "Write an HTML page per checkpoint."),
+    "ls": ("inspect", "List the products in a store."),
+    "show": ("inspect", "Show one product whole."),
+    "verify": ("verify", "Read everything stored and name what is damaged."),
+    "gc": ("gc", "Make room: delete features, leftovers, old products."),
+    "scenes": ("scenes", "Write procedural scenes to try things on."),
 }
-"""Name of a command: its module and what it is for."""
+"""Name of a command: its module in ``commands/`` and its help."""
 
 
 class LazyGroup(click.Group):
@@ -32,7 +32,7 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(COMMANDS[cmd_name][0])
+        module = import_module(f"soapworks.flows.commands.{COMMANDS[cmd_name][0]}")
         return getattr(module, cmd_name.replace("-", "_"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -76,9 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        from flows.sentences import sentence
+        from soapworks.flows.sentences import user_message
 
-        sys.exit(_say(sentence(error), 1))
+        sys.exit(_say(user_message(error), 1))
 
 
 def _say(message: str, status: int) -> int:

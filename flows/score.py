@@ -8,24 +8,30 @@ from prefect import State, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from flows.artifacts import publish_pictures, publish_report, publish_summary
-from flows.progress_artifacts import showing_progress_artifacts
-from flows.sentences import sentence
-from flows.slots import forward_slot
 from soapworks.errors import StoreError
-from tasks import stages
-from tasks.cluster import connected
-from tasks.events import Notice, emit, stage
-from tasks.leaderboard import update_leaderboard
-from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of, read_model_list
-from tasks.pictures import top_components
-from tasks.planning import find_missing
-from tasks.project import project, refuse_if_too_large
-from tasks.report import write_report
-from tasks.request import IndexRequest, ScoreRequest, plan_of
-from tasks.settings import RunOptions, ScoreSettings
-from tasks.stages import StageResult
-from tasks.summarize import summarize
+from soapworks.flows.engine.artifacts import publish_pictures, publish_report, publish_summary
+from soapworks.flows.engine.concurrency import forward_pass_limit
+from soapworks.flows.engine.progress import showing_progress_artifacts
+from soapworks.flows.sentences import user_message
+from soapworks.tasks import run as stages
+from soapworks.tasks.events import Notice, emit, stage
+from soapworks.tasks.executors.connection import connected
+from soapworks.tasks.plan.cost import project, refuse_if_too_large
+from soapworks.tasks.plan.models import (
+    ModelEntry,
+    SomeFailedError,
+    is_of_one_model,
+    models_of,
+    read_model_list,
+)
+from soapworks.tasks.plan.recipes import find_missing
+from soapworks.tasks.plan.request import IndexRequest, ScoreRequest, plan_of
+from soapworks.tasks.reports.leaderboard import update_leaderboard
+from soapworks.tasks.reports.page import write_report
+from soapworks.tasks.reports.response_maps import top_components
+from soapworks.tasks.reports.summary import summarize
+from soapworks.tasks.run import StageResult
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 
 
 def run_name() -> str:
@@ -87,7 +93,7 @@ def score_checkpoints(
         if not isinstance(result, BaseException):
             rows += result
         elif len(models) > 1 and is_of_one_model(result):
-            failures[model.checkpoint] = sentence(result)
+            failures[model.checkpoint] = user_message(result)
             emit(Notice(f"{model.checkpoint} failed: {failures[model.checkpoint]}"))
         else:
             raise result
@@ -132,7 +138,7 @@ def score_checkpoint(
     layers = [layer.subject.layer for layer in plan.layers]
     cluster = connected(options.dask if missing else None)  # one connection for all stages
     with cluster, showing_progress_artifacts():
-        with forward_slot(options) if missing.features else nullcontext():
+        with forward_pass_limit(options) if missing.features else nullcontext():
             if keep_features == "all":
                 extract_features(request, "real")
                 extract_features(request, "synthetic")
@@ -237,7 +243,7 @@ def write_checkpoint_report(request: ScoreRequest, rows: list[dict[str, Any]]) -
         picture = top_components(store, plan.layers[top])
         publish_pictures(request.checkpoint, rows[top]["layer"], picture, place.name)
     except Exception as error:  # noqa: BLE001 - a picture of the result must not lose the result
-        emit(Notice(f"{request.checkpoint}: the report is not whole: {sentence(error)}"))
+        emit(Notice(f"{request.checkpoint}: the report is not whole: {user_message(error)}"))
 
 
 def shown(result: StageResult) -> list[str]:

@@ -5,7 +5,7 @@ import errno
 from soapworks.errors import SoapworksError
 
 
-def sentence(error: BaseException) -> str:
+def user_message(error: BaseException) -> str:
     """Return what a person is told of an error."""
     if isinstance(error, SoapworksError):
         return str(error)

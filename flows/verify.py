@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import publish_text
-from flows.findings import as_plain, n_left, told, told_repairs
 from soapworks.errors import DamagedProductError
-from storage_schemas.store import Store
-from tasks.repair import repair as mend
-from tasks.settings import RunOptions
-from tasks.verify import verify
+from soapworks.flows.display.verification import n_left, repair_lines, to_dict, told
+from soapworks.flows.engine.artifacts import publish_text
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.maintenance.repair import repair as mend
+from soapworks.tasks.maintenance.verify import verify
+from soapworks.tasks.settings import RunOptions
 
 
 @flow(name="verify", flow_run_name="verify {store}")
@@ -52,6 +52,6 @@ def check_store(store: str, what: str | None, repair: bool) -> dict[str, Any]:
     repairs = None
     if repair:
         repairs = mend(Store(store), found.damaged, memory=options.memory, workers=options.workers)
-    lines = [*told(found), *told_repairs(found, repairs)]
+    lines = [*told(found), *repair_lines(found, repairs)]
     publish_text("soapworks-verify", f"# {store}", lines)
-    return as_plain(found, repairs) | {"left": n_left(found, repairs)}
+    return to_dict(found, repairs) | {"left": n_left(found, repairs)}

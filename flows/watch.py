@@ -10,19 +10,19 @@ from typing import Any, Literal
 from prefect import flow, get_run_logger
 from prefect.events import emit_event
 
-from flows.curve_artifact import publish_curve
-from flows.score import score_checkpoints
-from flows.sentences import sentence
 from soapworks.errors import EngineError, InputError, SoapworksError
-from tasks.arrival_state import Watch
-from tasks.arrivals import Arrival
-from tasks.events import Event, Notice, Waiting, emit, listening
-from tasks.settings import RunOptions, ScoreSettings
-from tasks.taking import Outcome, take, take_due
-from tasks.training_curve import update_curves
-from tasks.training_steps import step_of
-from tasks.watch_settings import WatchOptions
-from tasks.watching import Teller, outlast, settled_look
+from soapworks.flows.engine.curve_artifact import publish_curve
+from soapworks.flows.score import score_checkpoints
+from soapworks.flows.sentences import user_message
+from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
+from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.watch.curves import update_curves
+from soapworks.tasks.watch.process import Outcome, take, take_due
+from soapworks.tasks.watch.rules import CheckpointState
+from soapworks.tasks.watch.state import Watch
+from soapworks.tasks.watch.steps import step_of
+from soapworks.tasks.watch.survey import StatusReporter, survey_when_stable, wait_for_stale_leases
+from soapworks.tasks.watch_settings import WatchOptions
 
 EVENT = "soapworks.checkpoint"
 """Events are named ``soapworks.checkpoint.arrived``, ``.scored`` and ``.failed``; the resource's id
@@ -69,17 +69,17 @@ def watch_checkpoints(
         What is not the matter of one checkpoint: the folder, the store, the photographs.
     """
     watch = Watch.of(folder, images, architecture or None, settings, options, watching)
-    duties, teller = PrefectDuties(watch), Teller(get_run_logger().info)
+    duties, teller = PrefectDuties(watch), StatusReporter(get_run_logger().info)
     outcomes: list[Outcome] = []
     with _notices_in_the_run_log():
         for number in range(rounds):
             if number:
                 time.sleep(watch.watching.interval)
             while True:
-                outlook = settled_look(watch)
+                outlook = survey_when_stable(watch)
                 teller(watch, outlook)
                 outcomes += take_due(watch, outlook, duties)
-                if number < rounds - 1 or not outlast(watch):
+                if number < rounds - 1 or not wait_for_stale_leases(watch):
                     break
     return [asdict(outcome) | {"scores": len(outcome.scores)} for outcome in outcomes]
 
@@ -127,7 +127,7 @@ def score_arrival(
     only = watching.model_copy(update={"start": "here", "pattern": glob.escape(path)})
     watch = Watch.of(folder, images, architecture or None, settings, options, only)
     with _notices_in_the_run_log():
-        outlook = settled_look(watch)
+        outlook = survey_when_stable(watch)
         found = [one for one in outlook.decisions if one.sighting.path == path]
         if not found and watch.read(path) is None:
             raise InputError(f"There is no checkpoint {path} in {place}: name one that is there.")
@@ -181,11 +181,11 @@ class PrefectDuties:
                 "start again."
             ) from error
 
-    def sentence(self, error: BaseException) -> str:
+    def user_message(self, error: BaseException) -> str:
         """Return what a person is told of an error."""
-        return sentence(error)
+        return user_message(error)
 
-    def tell(self, what: Literal["arrived", "scored", "failed"], arrival: Arrival) -> None:
+    def tell(self, what: Literal["arrived", "scored", "failed"], arrival: CheckpointState) -> None:
         """Emit an event."""
         resource = {
             "prefect.resource.id": f"{EVENT}.{self._watch.address(arrival.path).name}",
@@ -203,7 +203,7 @@ class PrefectDuties:
             get_run_logger().warning("the curves could not be drawn: %s", error)
 
 
-def event_payload(watch: Watch, arrival: Arrival) -> dict[str, Any]:
+def event_payload(watch: Watch, arrival: CheckpointState) -> dict[str, Any]:
     """Return what an event says: all parameters of :func:`score_arrival`, and the state."""
     step = step_of(arrival.path)
     return {

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Moments": "moments",
-    "Pca": "pca",
-    "SPECS": "synthesis",
-    "SoapHead": "head",
+    "Moments": "method.moments",
+    "Pca": "method.pca",
+    "SPECS": "synthesis.images",
+    "SoapHead": "heads.head",
     "SoapworksError": "errors",
-    "attach": "attachment",
-    "count_responses": "responses",
-    "detach": "attachment",
-    "fit_pca": "pca",
-    "fold": "head",
-    "invariant_variance_share": "scores",
-    "rank_components": "scores",
-    "score_components": "scores",
-    "score_errors": "scores",
-    "select_components": "weights",
-    "semantic_invariance": "scores",
-    "suppression_weights": "weights",
-    "synthesize": "synthesis",
+    "attach": "heads.attachment",
+    "count_responses": "method.responses",
+    "detach": "heads.attachment",
+    "fit_pca": "method.pca",
+    "fold": "heads.head",
+    "invariant_variance_share": "method.scores",
+    "rank_components": "method.scores",
+    "score_components": "method.scores",
+    "score_errors": "method.scores",
+    "select_components": "method.weights",
+    "semantic_invariance": "method.scores",
+    "suppression_weights": "method.weights",
+    "synthesize": "synthesis.images",
 }
 
 __all__ = [
@@ -66,18 +66,18 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from soapworks.attachment import attach, detach
     from soapworks.errors import SoapworksError
-    from soapworks.head import SoapHead, fold
-    from soapworks.moments import Moments
-    from soapworks.pca import Pca, fit_pca
-    from soapworks.responses import count_responses
-    from soapworks.scores import (
+    from soapworks.heads.attachment import attach, detach
+    from soapworks.heads.head import SoapHead, fold
+    from soapworks.method.moments import Moments
+    from soapworks.method.pca import Pca, fit_pca
+    from soapworks.method.responses import count_responses
+    from soapworks.method.scores import (
         invariant_variance_share,
         rank_components,
         score_components,
         score_errors,
         semantic_invariance,
     )
-    from soapworks.synthesis import SPECS, synthesize
-    from soapworks.weights import select_components, suppression_weights
+    from soapworks.method.weights import select_components, suppression_weights
+    from soapworks.synthesis.images import SPECS, synthesize

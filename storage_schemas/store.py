@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError
-from storage_schemas import housekeeping, leases
-from storage_schemas.attempts import Attempt
-from storage_schemas.holdings import MAX_SECONDS, holding
-from storage_schemas.location import Location
-from storage_schemas.parts import take_over_parts
-from storage_schemas.products import Damage, Product, read_product
-from storage_schemas.recipes import Recipe
-from storage_schemas.records import RECIPE, RECORD, LaterFormatError
+from soapworks.storage_schemas.layout.recipes import Recipe
+from soapworks.storage_schemas.leasing import leases
+from soapworks.storage_schemas.leasing import reclaim as housekeeping
+from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, holding
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.storage_schemas.publishing.attempts import Attempt
+from soapworks.storage_schemas.publishing.parts import take_over_parts
+from soapworks.storage_schemas.publishing.products import Damage, Product, read_product
+from soapworks.storage_schemas.publishing.records import RECIPE, RECORD, LaterFormatError
 
 __all__ = ["Attempt", "Product", "Store"]
 
@@ -237,7 +238,7 @@ class Store:
     def abandoned(self, *, patience: float = 0.0) -> list[tuple[Location, int]]:
         """Return what no record names and no live lease protects, with its bytes.
 
-        See :func:`storage_schemas.housekeeping.abandoned`.
+        See :func:`soapworks.storage_schemas.leasing.reclaim.abandoned`.
         """
         return housekeeping.abandoned(self.addresses(), self.lease_seconds, patience)
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.settings import Settings
+from soapworks.tasks.settings import Settings
 
 
 class WatchOptions(Settings):

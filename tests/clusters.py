@@ -98,7 +98,7 @@ class StandStill(Patches):
 
     def setup(self, worker: Worker) -> None:
         super().setup(worker)
-        from tasks import extract, stream
+        from soapworks.tasks.stages import extract, stream
 
         for module in (extract, stream):
             self.patch.setattr(module, "write_block", self._standing(module.write_block))

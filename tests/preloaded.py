@@ -25,8 +25,8 @@ import soapworks.backbones.backbone
 import soapworks.backbones.digest
 import soapworks.backbones.unwrapping
 import soapworks.images.reading
-import soapworks.synthesis
-import tasks.stages
+import soapworks.synthesis.images
+import soapworks.tasks.run
 import tests.faults.child
 import tests.storage_schemas.toys
 import tests.tasks.conftest
@@ -39,7 +39,6 @@ __all__ = [
     "s3fs",
     "scipy",
     "soapworks",
-    "tasks",
     "tests",
     "timm",
     "torchvision",

@@ -76,7 +76,7 @@ def forget_connections() -> None:
     """Let the next use of ``s3://`` read the environment again: open file systems are kept."""
     import s3fs
 
-    from storage_schemas.location import _driver
+    from soapworks.storage_schemas.locations.location import _driver
 
     s3fs.S3FileSystem.clear_instance_cache()
     _driver.cache_clear()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from tasks.clean import Choice, Chosen
+    from soapworks.tasks.maintenance.gc import Candidate, Candidates
 
 
 class Features(click.ParamType):
@@ -84,10 +84,10 @@ def gc(
     settings; soapworks plan says what would need a forward pass. What somebody works on is never
     touched. --dry-run prints exactly what would go.
     """
-    from flows.progress import showing_progress
-    from storage_schemas.store import Store
-    from tasks.clean import choose, clean
-    from tasks.retention import Retention
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.storage_schemas.store import Store
+    from soapworks.tasks.maintenance.gc import choose, clean
+    from soapworks.tasks.maintenance.retention import Retention
 
     place = Store(store)
     retention = Retention(
@@ -100,9 +100,9 @@ def gc(
         chosen = choose(place, retention, patience=patience)
         deleted, left = ([], {}) if dry_run else clean(place, chosen)
     if as_json:
-        from flows.printing import print_json
+        from soapworks.flows.display.tables import print_json
 
-        print_json(as_plain(chosen, deleted, left, dry_run=dry_run))
+        print_json(to_dict(chosen, deleted, left, dry_run=dry_run))
     else:
         print_chosen(chosen)
         for line in told(chosen, deleted, left, dry_run=dry_run):
@@ -111,8 +111,8 @@ def gc(
         sys.exit(1)
 
 
-def as_plain(
-    chosen: "Chosen", deleted: "list[Choice]", left: dict[str, str], *, dry_run: bool
+def to_dict(
+    chosen: "Candidates", deleted: "list[Candidate]", left: dict[str, str], *, dry_run: bool
 ) -> dict[str, Any]:
     """Return what was chosen and what became of it as plain data."""
     gone = {choice.path for choice in deleted}
@@ -134,12 +134,12 @@ def as_plain(
     }
 
 
-def print_chosen(chosen: "Chosen") -> None:
+def print_chosen(chosen: "Candidates") -> None:
     """Print a line per choice, the same in a dry run and in a real one."""
     from rich.table import Table
 
-    from flows.printing import console
-    from tasks.sizes import size
+    from soapworks.flows.display.tables import console
+    from soapworks.tasks.sizes import size
 
     table = Table("path", "size", "why")
     for choice in chosen.choices:
@@ -149,10 +149,10 @@ def print_chosen(chosen: "Chosen") -> None:
 
 
 def told(
-    chosen: "Chosen", deleted: "list[Choice]", left: dict[str, str], *, dry_run: bool
+    chosen: "Candidates", deleted: "list[Candidate]", left: dict[str, str], *, dry_run: bool
 ) -> list[str]:
     """Return what became of the choices in lines for people."""
-    from tasks.sizes import size
+    from soapworks.tasks.sizes import size
 
     lines = [f"spared: {sentence}" for sentence in chosen.spared]
     lines += [f"left: {path}: {reason}" for path, reason in left.items()]

@@ -2,7 +2,7 @@
 
 import click
 
-from storage_schemas.recipes import RECIPES
+from soapworks.storage_schemas.layout.recipes import RECIPES
 
 
 @click.command()
@@ -11,8 +11,8 @@ from storage_schemas.recipes import RECIPES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ls(kind: str | None, store: str, as_json: bool) -> None:
     """List the products in a store, all or of one KIND."""
-    from flows.printing import print_products
-    from storage_schemas.store import Store
+    from soapworks.flows.display.tables import print_products
+    from soapworks.storage_schemas.store import Store
 
     print_products(Store(store).products(kind), as_json=as_json)
 
@@ -27,7 +27,7 @@ def show(key: str, store: str, top: int, as_json: bool) -> None:
 
     KEY is a product's key, its first digits (four or more), its address in the store, or its path.
     """
-    from flows.printing import print_product
-    from storage_schemas.store import Store
+    from soapworks.flows.display.tables import print_product
+    from soapworks.storage_schemas.store import Store
 
     print_product(Store(store).product(key), top=top, as_json=as_json)

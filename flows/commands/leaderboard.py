@@ -7,7 +7,7 @@ import click
 if TYPE_CHECKING:
     import pandas as pd
 
-    from storage_schemas.store import Store
+    from soapworks.storage_schemas.store import Store
 
 ORDER_NAMES = ("model", "top-si", "above", "variance", "error", "made")
 
@@ -84,9 +84,9 @@ def leaderboard(
     different images or synthetic sets do not compare and are kept apart: a table each, the newest
     first.
     """
-    from flows.progress import showing_progress
-    from storage_schemas.store import Store
-    from tasks.standings import select
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.storage_schemas.store import Store
+    from soapworks.tasks.reports.ranking import select
 
     place = Store(store)
     with showing_progress(quiet=quiet):
@@ -112,8 +112,12 @@ def leaderboard(
 def current(store: "Store", *, rebuild: bool) -> "pd.DataFrame":
     """Return the leaderboard, and keep it in the store where that can be written."""
     from soapworks.errors import StoreError
-    from tasks.events import Notice, emit
-    from tasks.leaderboard import kept_is_current, read_leaderboard, update_leaderboard
+    from soapworks.tasks.events import Notice, emit
+    from soapworks.tasks.reports.leaderboard import (
+        kept_is_current,
+        read_leaderboard,
+        update_leaderboard,
+    )
 
     table = read_leaderboard(store, rebuild=rebuild)
     if len(table) and (rebuild or not kept_is_current(store, table)):
@@ -135,8 +139,8 @@ def write(table: "pd.DataFrame", output: str) -> None:
     import io
 
     from soapworks.errors import InputError
-    from storage_schemas.location import Location
-    from storage_schemas.tables import LEADERBOARD, write_table
+    from soapworks.storage_schemas.layout.tables import LEADERBOARD, write_table
+    from soapworks.storage_schemas.locations.location import Location
 
     place = Location.parse(output)
     ending = place.name.rpartition(".")[2].lower()
@@ -166,7 +170,7 @@ def as_json_text(table: "pd.DataFrame") -> str:
 
 def print_tables(table: "pd.DataFrame", store: "Store", figure: str | None) -> None:
     """Print a table per comparison, of rows or of one figure by model and layer."""
-    from tasks.standings import comparisons
+    from soapworks.tasks.reports.ranking import comparisons
 
     if not len(table):
         click.echo(f"no scores to compare in {store.url}")
@@ -201,7 +205,7 @@ def print_rows(rows: "pd.DataFrame") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from flows.printing import console
+    from soapworks.flows.display.tables import console
 
     # Where all models were seen alike, the title says it.
     shown = [name for name in COLUMNS if name != "seen_at" or rows["seen_at"].nunique() > 1]
@@ -219,8 +223,8 @@ def print_matrix(rows: "pd.DataFrame", figure: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from flows.printing import cell, console
-    from tasks.standings import matrix
+    from soapworks.flows.display.tables import cell, console
+    from soapworks.tasks.reports.ranking import matrix
 
     wide = matrix(rows, MATRIX[figure])
     table = Table()
@@ -256,7 +260,7 @@ def heading(rows: "pd.DataFrame") -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    from flows.printing import cell
+    from soapworks.flows.display.tables import cell
 
     if name == "head":
         return value.rpartition("-")[2]

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from flows.options import RunOptions, ScoreSettings, collect, with_request
+from soapworks.flows.commands.options import RunOptions, ScoreSettings, collect, with_request
 
 
 @click.command()
@@ -23,10 +23,10 @@ def plan(
 ) -> None:
     """Tell what score would do with the same arguments; compute nothing, write nothing."""
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
-    from flows.printing import print_failures, print_projections
-    from flows.progress import showing_progress
-    from flows.run import plan_run
-    from tasks.models import models_of, read_model_list
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.tables import print_failures, print_projections
+    from soapworks.flows.run_score import plan_run
+    from soapworks.tasks.plan.models import models_of, read_model_list
 
     listed = read_model_list(model_list) if model_list else []
     models = models_of([*checkpoints, *listed], architecture)

@@ -45,13 +45,13 @@ def report(
     report; all by default.
     A page holds everything it needs, and no script. What is printed are the pages' addresses.
     """
-    from flows.progress import showing_progress
-    from storage_schemas.location import Location
-    from storage_schemas.store import Store
-    from tasks.events import stage
-    from tasks.leaderboard import read_leaderboard
-    from tasks.report import make_page, publish_pages
-    from tasks.standings import select
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.storage_schemas.locations.location import Location
+    from soapworks.storage_schemas.store import Store
+    from soapworks.tasks.events import stage
+    from soapworks.tasks.reports.leaderboard import read_leaderboard
+    from soapworks.tasks.reports.page import make_page, publish_pages
+    from soapworks.tasks.reports.ranking import select
 
     place = Store(store)
     with showing_progress(quiet=quiet):

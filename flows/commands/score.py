@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flows.options import RunOptions, ScoreSettings, collect, with_request
+from soapworks.flows.commands.options import RunOptions, ScoreSettings, collect, with_request
 
 
 @click.command()
@@ -32,11 +32,11 @@ def score(
     does not stop the others; the exit status is then 1.
     """
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
-    from flows.engine import orchestrated
-    from flows.printing import print_failures, print_summary
-    from flows.progress import showing_progress
-    from flows.run import score as run
-    from tasks.models import models_of, read_model_list
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.tables import print_failures, print_summary
+    from soapworks.flows.engine.session import orchestrated
+    from soapworks.flows.run_score import score as run
+    from soapworks.tasks.plan.models import models_of, read_model_list
 
     listed = read_model_list(model_list) if model_list else []
     with showing_progress(quiet=quiet):

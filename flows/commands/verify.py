@@ -35,28 +35,28 @@ def verify(
     all of it that is whole. Moments, components, responses, scores and heads are made again at
     once where the products they are made from are there.
     """
-    from flows.findings import as_plain, n_left, told, told_repairs
-    from flows.progress import showing_progress
-    from storage_schemas.store import Store
-    from tasks.settings import RunOptions
-    from tasks.verify import verify as check
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.verification import n_left, repair_lines, to_dict, told
+    from soapworks.storage_schemas.store import Store
+    from soapworks.tasks.maintenance.verify import verify as check
+    from soapworks.tasks.settings import RunOptions
 
     place = Store(store)
     with showing_progress(quiet=quiet):
         found = check(place, key, workers=workers)
         repairs = None
         if repair:
-            from tasks.repair import repair as mend
+            from soapworks.tasks.maintenance.repair import repair as mend
 
             memory = RunOptions().memory
             repairs = mend(place, found.damaged, memory=memory, workers=workers)
     left = n_left(found, repairs)
     if as_json:
-        from flows.printing import print_json
+        from soapworks.flows.display.tables import print_json
 
-        print_json(as_plain(found, repairs) | {"left": left})
+        print_json(to_dict(found, repairs) | {"left": left})
     else:
-        for line in (*told(found), *told_repairs(found, repairs)):
+        for line in (*told(found), *repair_lines(found, repairs)):
             click.echo(line)
     if left:
         sys.exit(1)

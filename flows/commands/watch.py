@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from flows.options import RunOptions, ScoreSettings, collect, with_options
-from tasks.watch_settings import WatchOptions
+from soapworks.flows.commands.options import RunOptions, ScoreSettings, collect, with_options
+from soapworks.tasks.watch_settings import WatchOptions
 
 
 @click.command()
@@ -50,10 +50,10 @@ def watch(
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
     if as_json and not once:
         raise click.UsageError("--json goes with --once.")
-    from flows.engine import orchestrated
-    from flows.progress import showing_progress
-    from flows.watch_loop import keep_watching, watch_once
-    from tasks.arrival_state import Watch
+    from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.engine.session import orchestrated
+    from soapworks.flows.run_watch import keep_watching, watch_once
+    from soapworks.tasks.watch.state import Watch
 
     asked = Watch.of(folder, images, architecture, settings, options, watching)
     engine = partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv)
@@ -63,7 +63,7 @@ def watch(
             return
         outcomes = watch_once(asked, engine=engine)
     if as_json:
-        from flows.printing import print_json
+        from soapworks.flows.display.tables import print_json
 
         print_json(outcomes)
     failed = [one for one in outcomes if one["outcome"] == "failed"]

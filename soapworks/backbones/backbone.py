@@ -20,7 +20,7 @@ from soapworks.backbones.description import (
     describe_model,
     wanted_size,
 )
-from soapworks.backbones.fitting import load_weights
+from soapworks.backbones.load_weights import load_weights
 from soapworks.backbones.taps import read_layers
 from soapworks.errors import InputError
 

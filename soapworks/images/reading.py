@@ -25,8 +25,8 @@ from PIL import (
 
 from soapworks.errors import ImageError
 from soapworks.images.formats import FORMAT_NAMES, has_more_scans, identify_format, webp_canvas
-from soapworks.images.quiet import pillow_quiet
-from soapworks.images.wide_samples import grey_eight_bit
+from soapworks.images.high_bit_depth import grey_eight_bit
+from soapworks.images.pillow_warnings import pillow_quiet
 
 DEFAULT_MAX_PIXELS = 2**30 // 12
 """Pixels (width times height) above which an image is refused: 89 million, Pillow's own mark."""

@@ -22,10 +22,10 @@ import psutil
 import pytest
 import yaml
 
-from soapworks.head import SoapHead
-from storage_schemas.store import Store
-from tasks.request import ScoreRequest
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.heads.head import SoapHead
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.deployments.test_prefect_file import FILE, PROJECT, deploy
 from tests.s3_server import S3Server
 from tests.small import write_checkpoint, write_photographs

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from storage_schemas.store import Store
-from tasks.request import ScoreRequest
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.children import CONTEXT
 from tests.faults import oracle
 from tests.faults.child import Job, furnish, work

@@ -42,7 +42,7 @@ def work(job: Job) -> None:
 
     set_conf_env(conf)  # it was read from the environment where this process was forked from
 
-    from storage_schemas import processes
+    from soapworks.storage_schemas.leasing import processes
     from tests.tasks.conftest import run_stages
 
     torch.set_num_threads(1)

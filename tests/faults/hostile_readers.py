@@ -161,12 +161,17 @@ def forge(record: Path, changed: Path) -> None:
 
 def _read_store(folder: Path, address: str) -> None:
     from soapworks.errors import SoapworksError
-    from soapworks.head import SoapHead
-    from storage_schemas.arrays import ARRAYS, open_array
-    from storage_schemas.manifest import IMAGES_TABLE, UNREADABLE_TABLE, Manifest
-    from storage_schemas.store import Store
-    from storage_schemas.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
-    from tasks.identify import read_identity
+    from soapworks.heads.head import SoapHead
+    from soapworks.storage_schemas.layout.arrays import ARRAYS, open_array
+    from soapworks.storage_schemas.layout.manifest import IMAGES_TABLE, UNREADABLE_TABLE, Manifest
+    from soapworks.storage_schemas.layout.tables import (
+        HEAD_SCORES,
+        SCORES,
+        SCORES_TABLE,
+        read_scores,
+    )
+    from soapworks.storage_schemas.store import Store
+    from soapworks.tasks.inputs.checkpoint import read_identity
 
     store = Store(folder)
 

@@ -36,7 +36,7 @@ def start(arena: Arena, store: Path, log: Path) -> "subprocess.Popen[bytes]":
     environment.pop("PREFECT_API_URL", None)
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "soapworks.flows.cli", *arguments],
             stdout=out,
             stderr=out,
             cwd=log.parent,

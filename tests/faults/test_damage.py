@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from storage_schemas.store import Store
-from tasks.repair import repair
-from tasks.verify import verify
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.maintenance.repair import repair
+from soapworks.tasks.maintenance.verify import verify
 from tests.faults import oracle
 from tests.faults.arena import Arena
 from tests.faults.many import inject

@@ -18,12 +18,12 @@ from tests.faults.sabotage import out_of_memory, stumble
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 PLACES = {
-    "tasks.sources:RealSource._load": 10,
-    "tasks.extract:write_block": 10,
-    "storage_schemas.recording:DigestingStore.set": 60,
-    "soapworks.moments:Moments.update": 6,
-    "tasks.respond:count_responses": 10,
-    "tasks.score:score_components": 2,
+    "soapworks.tasks.passes.sources:RealSource._load": 10,
+    "soapworks.tasks.stages.extract:write_block": 10,
+    "soapworks.storage_schemas.publishing.digesting_store:DigestingStore.set": 60,
+    "soapworks.method.moments:Moments.update": 6,
+    "soapworks.tasks.stages.respond:count_responses": 10,
+    "soapworks.tasks.stages.score:score_components": 2,
 }
 """Where a call may fail -> how many calls an undisturbed run makes there, at least."""
 

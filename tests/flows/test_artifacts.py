@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from flows import artifacts
-from flows.artifacts import publish_pictures, publish_report, scores_in_markdown
-from storage_schemas.location import Location
+from soapworks.flows.engine import artifacts
+from soapworks.flows.engine.artifacts import publish_pictures, publish_report, scores_in_markdown
+from soapworks.storage_schemas.locations.location import Location
 from tests.flows.test_score_flow import post
 
 ROW = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from flows.cli import main
+from soapworks.flows.cli import main
 from tests.small import write_checkpoint, write_photographs
 
 
@@ -188,7 +188,7 @@ def test_ls_of_an_empty_store(capsys, tmp_path: Path) -> None:
 def test_help_loads_nothing_heavy() -> None:
     heavy = ["torch", "timm", "prefect", "pandas", "zarr", "dask", "numpy", "pydantic"]
     program = (
-        "import sys\nfrom flows.cli import soapworks\n"
+        "import sys\nfrom soapworks.flows.cli import soapworks\n"
         "soapworks(args=['--help'], standalone_mode=False)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
@@ -200,8 +200,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_every_setting_is_an_option() -> None:
-    from flows.commands.score import score
-    from tasks.settings import RunOptions, ScoreSettings
+    from soapworks.flows.commands.score import score
+    from soapworks.tasks.settings import RunOptions, ScoreSettings
 
     help_text = CliRunner().invoke(score, ["--help"]).output
     for name in (*ScoreSettings.model_fields, *RunOptions.model_fields):

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.engine import Engine, orchestrated
 from soapworks.errors import EngineError
+from soapworks.flows.engine.session import Engine, orchestrated
 
 PROGRAM = """
 import json, sys
-from flows.engine import orchestrated
+from soapworks.flows.engine.session import orchestrated
 with orchestrated(quiet=False) as engine:
     from prefect import flow, task
 
@@ -49,7 +49,7 @@ def engine() -> Iterator[Engine]:
 
 
 def test_importing_the_engine_imports_no_prefect() -> None:
-    code = "import flows.engine, sys; sys.exit('prefect' in sys.modules)"
+    code = "import soapworks.flows.engine.session, sys; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
 
 
@@ -140,7 +140,7 @@ def test_server_of_the_active_profile_is_used(
     (tmp_path / "profiles.toml").write_text(
         'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/profile"\n'
     )
-    code = "from flows._prefect_settings import configured_api_url; print(configured_api_url())"
+    code = "from soapworks.flows.engine.settings import configured_api_url as url; print(url())"
     answer = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PREFECT_HOME": str(tmp_path)},

@@ -14,7 +14,7 @@ import pytest
 
 PROGRAM = """
 import time
-from flows.engine import orchestrated
+from soapworks.flows.engine.session import orchestrated
 with orchestrated() as engine:
     {body}
     time.sleep(600)
@@ -31,7 +31,7 @@ FLOW = """
 FORK = """
 import os, time
 from pathlib import Path
-from flows.engine_server import OwnServer
+from soapworks.flows.engine.server import OwnServer
 server = OwnServer(Path())
 os.fork()
 time.sleep(600)

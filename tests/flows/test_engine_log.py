@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.engine_log import short_log_lines
+from soapworks.flows.engine.log import short_log_lines
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_chatty_libraries_are_held_at_warning_and_put_back(
 
 def test_distributed_stays_quiet_though_imported_later() -> None:
     code = (
-        "from flows._prefect_settings import client_environment\n"
+        "from soapworks.flows.engine.settings import client_environment\n"
         "with client_environment():\n"
         "    import distributed, logging\n"
         "    assert logging.getLogger('distributed').level == logging.WARNING\n"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import engine_server
-from flows._prefect_settings import own_server_environment
-from flows.engine_server import OwnServer
 from soapworks.errors import EngineError
+from soapworks.flows.engine import server as engine_server
+from soapworks.flows.engine.server import OwnServer
+from soapworks.flows.engine.settings import own_server_environment
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.cli import main
-from storage_schemas.location import Location
-from storage_schemas.store import Store
+from soapworks.flows.cli import main
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.storage_schemas.store import Store
 from tests.tasks.scored import MEASURED, publish_checkpoint, publish_head
 
 HOSTILE = "[bold]evil[/bold]\x1b[2J\nname"

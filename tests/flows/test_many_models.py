@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.run import Outcome, plan_run, score
 from soapworks.errors import CheckpointError, EngineError
-from tasks.models import ModelEntry, SomeFailedError
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.flows.run_score import Outcome, plan_run, score
+from soapworks.tasks.plan.models import ModelEntry, SomeFailedError
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.flows.test_score_flow import newest, soapworks
 from tests.small import write_checkpoint, write_photographs
 
@@ -70,8 +70,8 @@ def test_one_that_fails_does_not_stop_the_others(
 def test_one_that_fails_half_way(
     place: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.score import score_checkpoints
-    from tasks import stages
+    from soapworks.flows.score import score_checkpoints
+    from soapworks.tasks import run as stages
 
     original = stages.extract_stage
 
@@ -101,7 +101,7 @@ def test_one_that_fails_half_way(
 def test_a_list_is_read_when_the_run_starts(
     place: Path, tmp_path: Path, prefect_server: str
 ) -> None:
-    from flows.score import score_checkpoints
+    from soapworks.flows.score import score_checkpoints
 
     (tmp_path / "models.yaml").write_text(f"- {place / 'two'}\n")
     rows = score_checkpoints(
@@ -129,7 +129,7 @@ def test_passes_hold_a_slot_of_the_limit(
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
-    from tasks import stages
+    from soapworks.tasks import run as stages
 
     held: list[int] = []
     original = stages.extract_stage

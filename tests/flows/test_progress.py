@@ -6,8 +6,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from flows.progress import BarListener, showing_progress
-from tasks.events import Notice, StageAdvanced, StageFinished, StageStarted, Waiting, emit
+from soapworks.flows.display.progress import BarListener, showing_progress
+from soapworks.tasks.events import Notice, StageAdvanced, StageFinished, StageStarted, Waiting, emit
 
 
 class Terminal(io.StringIO):

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from flows import progress_artifacts
-from flows.progress_artifacts import ArtifactListener, showing_progress_artifacts
-from tasks.events import StageAdvanced, StageFinished, StageStarted, emit, listening, stage
+from soapworks.flows.engine import progress as progress_artifacts
+from soapworks.flows.engine.progress import ArtifactListener, showing_progress_artifacts
+from soapworks.tasks.events import (
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    emit,
+    listening,
+    stage,
+)
 from tests.flows.test_score_flow import post
 
 

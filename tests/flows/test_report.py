@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from storage_schemas.store import Store
+from soapworks.flows.cli import main
+from soapworks.storage_schemas.store import Store
 from tests.tasks.scored import publish_checkpoint
 from tests.tasks.test_report import publish_scored
 
@@ -67,7 +67,7 @@ def test_a_model_that_nobody_scored(capsys, place: Store) -> None:
 def test_a_page_to_a_bucket(capsys, place: Store) -> None:
     import fsspec
 
-    from storage_schemas.location import Location
+    from soapworks.storage_schemas.locations.location import Location
 
     fsspec.filesystem("s3").makedirs("reports-bucket", exist_ok=True)
     (address,) = said(capsys, place, "mae", "--output", "s3://reports-bucket/a/mae.html")

@@ -25,7 +25,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def soapworks(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error::ResourceWarning", "-m", "flows.cli", *arguments]
+    command = [
+        sys.executable,
+        "-W",
+        "error::ResourceWarning",
+        "-m",
+        "soapworks.flows.cli",
+        *arguments,
+    ]
     root = Path(__file__).parents[2]
     return subprocess.run(
         command,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import DamagedProductError
-from storage_schemas.store import Store
+from soapworks.storage_schemas.store import Store
 from tests.flows.test_score_flow import newest, post
 from tests.flows.test_verify_gc import place, store  # noqa: F401  (fixtures)
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.server
 
 
 def test_a_whole_store(store: Store, prefect_server: str) -> None:  # noqa: F811
-    from flows.verify import verify_store
+    from soapworks.flows.verify import verify_store
 
     found = verify_store(store.url)
     assert (found["left"], found["damaged"]) == (0, [])
@@ -24,7 +24,7 @@ def test_damage_fails_the_run_until_it_is_repaired(
     store: Store,  # noqa: F811
     prefect_server: str,
 ) -> None:
-    from flows.verify import verify_store
+    from soapworks.flows.verify import verify_store
 
     (head,) = store.products("heads")
     Path(head.data.url, "head.safetensors").write_bytes(b"nothing")

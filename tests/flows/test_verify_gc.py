@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from storage_schemas.store import Product, Store
-from tasks.request import ScoreRequest
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.flows.cli import main
+from soapworks.storage_schemas.store import Product, Store
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.small import write_checkpoint, write_photographs
 from tests.tasks.conftest import run_stages
 from tests.tasks.test_resume import contents
@@ -139,7 +139,7 @@ def test_a_run_that_meets_damage_says_so_and_goes_on_when_it_is_mended(
 
     def soapworks(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *words],
+            [sys.executable, "-m", "soapworks.flows.cli", *words],
             capture_output=True,
             text=True,
             cwd=Path(__file__).parents[2],

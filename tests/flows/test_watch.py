@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from storage_schemas.store import Store
+from soapworks.storage_schemas.store import Store
 from tests.small import write_checkpoint, write_photographs
 
 pytestmark = pytest.mark.server
@@ -30,7 +30,15 @@ def place(tmp_path: Path) -> Path:
 def command(place: Path, *more: str) -> list[str]:
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
     return [
-        *(sys.executable, "-m", "flows.cli", "watch", "checkpoints", "--images", "photographs"),
+        *(
+            sys.executable,
+            "-m",
+            "soapworks.flows.cli",
+            "watch",
+            "checkpoints",
+            "--images",
+            "photographs",
+        ),
         *options,
         *("--device=cpu", "--stable-seconds=0.2", *more),
     ]
@@ -141,7 +149,7 @@ def parameters(place: Path, prefect_server: str) -> Iterator[dict[str, Any]]:
 def test_an_event_has_all_that_its_flow_needs_and_the_flow_may_run_twice(
     place: Path, prefect_server: str, parameters: dict[str, Any]
 ) -> None:
-    from flows.watch import score_arrival, watch_checkpoints
+    from soapworks.flows.watch import score_arrival, watch_checkpoints
 
     announcing = parameters | {"watching": {"start": "event", "stable_seconds": 0.1}}
     (announced,) = watch_checkpoints(**announcing)
@@ -172,8 +180,8 @@ def test_an_event_has_all_that_its_flow_needs_and_the_flow_may_run_twice(
 def test_an_arrival_that_fails_fails_its_run_and_is_remembered(
     place: Path, prefect_server: str, parameters: dict[str, Any]
 ) -> None:
-    from flows.watch import score_arrival
     from soapworks.errors import InputError, SoapworksError
+    from soapworks.flows.watch import score_arrival
 
     (place / "checkpoints/step_2.pt").write_bytes(b"no tensors")
     given = parameters | {"watching": {"stable_seconds": 0.1}}

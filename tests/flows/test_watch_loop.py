@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from flows import watch_loop
-from flows.watch_loop import keep_watching, watch_once
 from soapworks.errors import EngineError, InputError, StoreError
-from storage_schemas.failures import UnreachableError
-from tasks.arrival_state import Watch
-from tasks.events import Event, Notice, listening
+from soapworks.flows import run_watch as watch_loop
+from soapworks.flows.run_watch import keep_watching, watch_once
+from soapworks.storage_schemas.locations.failures import UnreachableError
+from soapworks.tasks.events import Event, Notice, listening
+from soapworks.tasks.watch.state import Watch
 from tests.flows.test_cli import one_sentence, refused
 from tests.small import write_photographs
 from tests.tasks.watchers import Clock, Watcher, make_watch
@@ -76,14 +76,14 @@ def engine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Engine:
 
 
 def fail_to_list(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> None:
-    left, original = list(errors), watch_loop.settled_look
+    left, original = list(errors), watch_loop.survey_when_stable
 
     def look(*arguments: Any, **more: Any) -> Any:
         if left:
             raise left.pop(0)
         return original(*arguments, **more)
 
-    monkeypatch.setattr(watch_loop, "settled_look", look)
+    monkeypatch.setattr(watch_loop, "survey_when_stable", look)
 
 
 def test_without_work_the_engine_is_never_started(
@@ -196,7 +196,7 @@ def test_bad_input_is_one_sentence(
 
 def test_ctrl_c_ends_it_in_a_sentence(place: Path) -> None:
     running = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *watch(place)],
+        [sys.executable, "-m", "soapworks.flows.cli", *watch(place)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],

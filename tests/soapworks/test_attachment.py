@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import nn
 
-from soapworks.attachment import attach, detach
 from soapworks.errors import HeadError, LayerError
-from soapworks.head import SoapHead
+from soapworks.heads.attachment import attach, detach
+from soapworks.heads.head import SoapHead
 
 # Prefix tokens: 1, 5 (with registers), 5 (rotary positions), 0.
 ARCHITECTURES = {

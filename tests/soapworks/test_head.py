@@ -14,10 +14,10 @@ from safetensors import safe_open
 from torch import nn
 
 from soapworks.errors import HeadError, InputError, MissingProductError, StoreError
-from soapworks.head import SoapHead, fold
-from soapworks.moments import Moments
-from soapworks.pca import fit_pca
-from soapworks.weights import select_components
+from soapworks.heads.head import SoapHead, fold
+from soapworks.method.moments import Moments
+from soapworks.method.pca import fit_pca
+from soapworks.method.weights import select_components
 
 quick = settings(max_examples=30, derandomize=True, deadline=None, database=None)
 METADATA = {"layer": "blocks.5", "checkpoint": "made up", "a": "1", "z": "2"}
@@ -153,7 +153,7 @@ def test_the_file_is_plain_safetensors(tmp_path):
     head = make_head(centred=True)
     head.save(tmp_path / "head.safetensors")
     with safe_open(tmp_path / "head.safetensors", "pt") as file:
-        assert file.metadata() == {**METADATA, "format": "soapworks.head", "version": "1"}
+        assert file.metadata() == {**METADATA, "format": "soapworks.heads.head", "version": "1"}
         assert sorted(file.keys()) == ["bias", "weight"]
         assert torch.equal(file.get_tensor("weight"), head.weight)
 
@@ -164,7 +164,7 @@ def test_a_head_in_half_precision_is_saved_in_float32():
 
 def test_equal_heads_give_equal_bytes_in_every_process():
     code = (
-        "import hashlib, numpy as np; from soapworks._head_file import encode\n"
+        "import hashlib, numpy as np; from soapworks.heads._file import encode\n"
         f"data = encode(dict(weight=np.eye(8, dtype='f'), bias=np.ones(8, 'f')), {METADATA!r})\n"
         "print(hashlib.sha256(data).hexdigest())\n"
     )
@@ -176,7 +176,7 @@ def test_equal_heads_give_equal_bytes_in_every_process():
 def test_loading_a_head_needs_torch_safetensors_and_numpy_alone():
     code = (
         "import sys, soapworks; soapworks.SoapHead; soapworks.attach; soapworks.fold\n"
-        "import soapworks.head, soapworks.attachment\n"
+        "import soapworks.heads.head, soapworks.heads.attachment\n"
         "heavy = {'timm', 'torchvision', 'scipy', 'PIL', 'zarr', 'prefect', 'dask', 'pandas'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
@@ -221,7 +221,7 @@ def test_nothing_there_is_told():
 def damaged(**changes):
     tensors = {"weight": torch.eye(3), **changes}
     tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    return safetensors.torch.save(tensors, {"format": "soapworks.head", "version": "1"})
+    return safetensors.torch.save(tensors, {"format": "soapworks.heads.head", "version": "1"})
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soapworks import _device, _tokens
 from soapworks.errors import InputError, PrecisionError
-from soapworks.moments import Moments
+from soapworks.method import _device, _tokens
+from soapworks.method.moments import Moments
 
 quick = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 
@@ -121,7 +121,7 @@ def test_merge_order_does_not_matter(order, depth):
 
 
 def test_blocks_inside_one_update_are_joined(small_blocks, monkeypatch):
-    monkeypatch.setattr("soapworks.moments._MAX_PENDING_BLOCKS", 3)
+    monkeypatch.setattr("soapworks.method.moments._MAX_PENDING_BLOCKS", 3)
     tokens = massive_tokens()
     mean, scatter = truth(tokens)
     moments = Moments(24).update(tokens)

@@ -3,8 +3,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from soapworks.errors import InputError
-from soapworks.moments import Moments
-from soapworks.pca import Pca, fit_pca
+from soapworks.method.moments import Moments
+from soapworks.method.pca import Pca, fit_pca
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soapworks import _device_responses, _tokens, responses
 from soapworks.errors import InputError, PrecisionError
-from soapworks.moments import Moments
-from soapworks.pca import Pca, fit_pca
-from soapworks.responses import count_responses
+from soapworks.method import _device_responses, _tokens, responses
+from soapworks.method.moments import Moments
+from soapworks.method.pca import Pca, fit_pca
+from soapworks.method.responses import count_responses
 
 quick = settings(max_examples=20, derandomize=True, deadline=None, database=None)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soapworks.errors import InputError
-from soapworks.scores import (
+from soapworks.method.scores import (
     invariant_variance_share,
     rank_components,
     score_components,

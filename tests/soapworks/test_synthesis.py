@@ -7,10 +7,10 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from soapworks._noise_arguments import checked_recipe
-from soapworks._noise_torch import TorchRenderer, _single_precision_products
 from soapworks.errors import InputError
-from soapworks.synthesis import (
+from soapworks.synthesis._arguments import checked_recipe
+from soapworks.synthesis._torch import TorchRenderer, _single_precision_products
+from soapworks.synthesis.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     KINDS,

@@ -6,11 +6,12 @@ import scipy.fft
 import scipy.stats
 import torch
 
-from soapworks import _noise_numpy, _noise_torch
-from soapworks._noise import dct_matrix, planes
-from soapworks._noise_arguments import checked_recipe
-from soapworks._noise_numpy import NumpyRenderer, _pink_fields
-from soapworks.synthesis import (
+from soapworks.synthesis import _numpy as _noise_numpy
+from soapworks.synthesis import _torch as _noise_torch
+from soapworks.synthesis._arguments import checked_recipe
+from soapworks.synthesis._noise import dct_matrix, planes
+from soapworks.synthesis._numpy import NumpyRenderer, _pink_fields
+from soapworks.synthesis.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     SPECS,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soapworks._philox import _multiply, torch_words, words
+from soapworks.synthesis._philox import _multiply, torch_words, words
 
 WORD = st.integers(0, 2**64 - 1)
 INDEX = st.integers(0, 2**63 - 1)

@@ -16,7 +16,7 @@ import pytest
 import scipy.fft
 import scipy.stats
 
-from soapworks.synthesis import KINDS, synthesize_part
+from soapworks.synthesis.images import KINDS, synthesize_part
 
 REFERENCE = np.load(Path(__file__).parents[1] / "conformance" / "noise_statistics.npz")
 N_OURS = 256

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soapworks.errors import InputError
-from soapworks.weights import select_components, suppression_weights
+from soapworks.method.weights import select_components, suppression_weights
 
 quick = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from soapworks.zoo.architecture import normalise, patchify
 from soapworks.zoo.cache import load_scenes
 from soapworks.zoo.scenes import N_CLASSES, render_scene
-from soapworks.zoo.supervised import patch_shares
-from soapworks.zoo.train import Schedule, Trainer, main
+from soapworks.zoo.training.supervised import patch_shares
+from soapworks.zoo.training.train import Schedule, Trainer, main
 
 TINY = {"img_size": 32, "patch_size": 8, "depth": 1, "embed_dim": 48}
 

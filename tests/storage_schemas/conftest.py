@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from storage_schemas.store import Store
+from soapworks.storage_schemas.store import Store
 from tests.storage_schemas.toys import Worker
 
 

@@ -8,7 +8,7 @@ import xarray
 import zarr
 
 from soapworks.errors import DamagedProductError, InputError
-from storage_schemas.arrays import (
+from soapworks.storage_schemas.layout.arrays import (
     ARRAYS,
     create_array,
     images_per_chunk,

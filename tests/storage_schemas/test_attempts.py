@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from soapworks.errors import InputError, StoreError
-from storage_schemas.attempts import Attempt
-from storage_schemas.leases import LeaseLostError
-from storage_schemas.products import Product, read_product
-from storage_schemas.records import encode_record
-from storage_schemas.store import Store
+from soapworks.storage_schemas.leasing.leases import LeaseLostError
+from soapworks.storage_schemas.publishing.attempts import Attempt
+from soapworks.storage_schemas.publishing.products import Product, read_product
+from soapworks.storage_schemas.publishing.records import encode_record
+from soapworks.storage_schemas.store import Store
 from tests.storage_schemas.toys import (
     N_BLOCKS,
     Toy,
     array_of,
     block_values,
+    get_or_make,
     make,
-    obtain,
     write_blocks,
 )
 
@@ -33,7 +33,7 @@ def leave_parts(store: Store, n_parts: int = N_BLOCKS - 1) -> Path:
 
 
 def test_a_published_product_holds_what_was_written(store):
-    product, made = obtain(store, Toy())
+    product, made = get_or_make(store, Toy())
     assert made
     array = product.open_zarr()["features"]
     for number in range(N_BLOCKS):
@@ -48,7 +48,7 @@ def test_a_published_product_holds_what_was_written(store):
 
 
 def test_every_file_is_in_the_record_with_its_digest(store):
-    product, _ = obtain(store, Toy())
+    product, _ = get_or_make(store, Toy())
     folder = Path(product.data.url)
     files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert {path: (f.bytes, f.sha256) for path, f in product.files.items()} == {
@@ -57,20 +57,20 @@ def test_every_file_is_in_the_record_with_its_digest(store):
 
 
 def test_equal_recipes_make_equal_files(tmp_path):
-    first, second = (obtain(Store(tmp_path / name), Toy())[0] for name in "ab")
+    first, second = (get_or_make(Store(tmp_path / name), Toy())[0] for name in "ab")
     assert first.record["files"] == second.record["files"]
     assert first.facts == second.facts
     assert first.data.name != second.data.name
 
 
 def test_digests_are_taken_without_reading_back(store, monkeypatch):
-    from storage_schemas.disk import Disk
+    from soapworks.storage_schemas.locations.disk import Disk
 
     def refuse(*_args):
         raise AssertionError("read back")
 
     monkeypatch.setattr(Disk, "digest", refuse)
-    obtain(store, Toy())
+    get_or_make(store, Toy())
 
 
 def test_nothing_is_seen_before_it_is_published(store):
@@ -100,7 +100,7 @@ def test_finished_parts_are_taken_over_and_others_made(store, tmp_path):
         product = attempt.publish({"n_blocks": N_BLOCKS})
     assert Path(product.data.url, "arrays.zarr/features/c/0/0/0").stat().st_ino == inode
     assert not left.exists()
-    assert product.record["files"] == obtain(Store(tmp_path / "b"), Toy())[0].record["files"]
+    assert product.record["files"] == get_or_make(Store(tmp_path / "b"), Toy())[0].record["files"]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "gone", "note torn", "note lies", "link"])
@@ -129,7 +129,7 @@ def test_a_part_that_is_not_whole_is_made_again(store, tmp_path, harm):
     assert attempt.writer.finished_parts() == {"block-0", "block-2"}
     product = make(attempt)
     assert product.verify() == []
-    assert product.record["files"] == obtain(Store(tmp_path / "b"), Toy())[0].record["files"]
+    assert product.record["files"] == get_or_make(Store(tmp_path / "b"), Toy())[0].record["files"]
 
 
 def test_a_writer_left_behind_does_not_change_what_was_taken_over(store):
@@ -279,4 +279,4 @@ def test_a_full_disk_while_shards_are_written_is_told_and_mended(store, monkeypa
     attempt = store.claim(Toy())
     assert len(attempt.writer.finished_parts()) == 2
     product = make(attempt)
-    assert product.record["files"] == obtain(Store(tmp_path / "b"), Toy())[0].record["files"]
+    assert product.record["files"] == get_or_make(Store(tmp_path / "b"), Toy())[0].record["files"]

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from soapworks.errors import DamagedProductError, SoapworksError
-from storage_schemas.products import Product
-from storage_schemas.records import encode_record
-from storage_schemas.store import Store
-from tests.storage_schemas.toys import Toy, obtain
+from soapworks.storage_schemas.publishing.products import Product
+from soapworks.storage_schemas.publishing.records import encode_record
+from soapworks.storage_schemas.store import Store
+from tests.storage_schemas.toys import Toy, get_or_make
 
 SHA256 = "0" * 64
 
 
 @pytest.fixture
 def product(store) -> Product:
-    return obtain(store, Toy())[0]
+    return get_or_make(store, Toy())[0]
 
 
 def forge(product: Product, **fields: object) -> None:
@@ -65,7 +65,7 @@ def test_records_with_nonsense_are_refused(store, product, fields):
     assert store.products() == []
     with pytest.raises(DamagedProductError, match=r"record\.json"):
         store.product(product.address)
-    assert obtain(store, Toy())[0].verify() == []
+    assert get_or_make(store, Toy())[0].verify() == []
 
 
 def test_a_record_for_a_huge_file_reads_nothing(store, product):
@@ -156,4 +156,4 @@ def test_a_linked_kind_folder_is_allowed(tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "toys").symlink_to(tmp_path / "large")
     store = Store(tmp_path / "store")
-    assert obtain(store, Toy())[0] == store.find(Toy())
+    assert get_or_make(store, Toy())[0] == store.find(Toy())

@@ -10,11 +10,12 @@ import time
 import pytest
 
 from soapworks.errors import StoreError
-from storage_schemas import heartbeats, holdings, leases, processes
-from storage_schemas.disk import Disk
-from storage_schemas.holdings import MAX_SECONDS, holding, numbers
-from storage_schemas.leases import LeaseLostError, acquire
-from storage_schemas.location import Location
+from soapworks.storage_schemas.leasing import heartbeats, leases, processes
+from soapworks.storage_schemas.leasing import lease_state as holdings
+from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, holding, numbers
+from soapworks.storage_schemas.leasing.leases import LeaseLostError, acquire
+from soapworks.storage_schemas.locations.disk import Disk
+from soapworks.storage_schemas.locations.location import Location
 from tests.storage_schemas.toys import DEADLINE, Toy
 
 
@@ -225,8 +226,8 @@ def test_no_lease_outlives_its_process(store, end):
     script = f"""
 import os, signal, sys
 from tests.storage_schemas.toys import Toy
-from storage_schemas.leases import acquire
-from storage_schemas.store import Store
+from soapworks.storage_schemas.leasing.leases import acquire
+from soapworks.storage_schemas.store import Store
 store = Store({store.url!r}, lease_seconds=3600)
 if {end!r} == "bare":
     lease = acquire(store.address(Toy()), 3600)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import InputError, MissingProductError, StoreError
-from storage_schemas.disk import Disk
-from storage_schemas.location import Location
+from soapworks.storage_schemas.locations.disk import Disk
+from soapworks.storage_schemas.locations.location import Location
 
 
 @pytest.fixture(params=["disk", "memory"])

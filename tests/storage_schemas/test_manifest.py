@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from soapworks.errors import DamagedProductError
-from storage_schemas.manifest import (
+from soapworks.storage_schemas.layout.manifest import (
     IMAGES_TABLE,
     UNREADABLE_TABLE,
     ImageEntry,

@@ -1,8 +1,8 @@
 import pytest
 
 from soapworks.errors import DamagedProductError, InputError
-from storage_schemas import names
-from storage_schemas.names import MAX_DEPTH, decode, encode, safe_part
+from soapworks.storage_schemas.layout import names
+from soapworks.storage_schemas.layout.names import MAX_DEPTH, decode, encode, safe_part
 
 
 def test_equal_documents_have_equal_bytes():

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from storage_schemas.holdings import numbers
-from storage_schemas.products import Product
-from storage_schemas.store import Store
-from tests.storage_schemas.toys import DEADLINE, N_BLOCKS, Toy, make, obtain
+from soapworks.storage_schemas.leasing.lease_state import numbers
+from soapworks.storage_schemas.publishing.products import Product
+from soapworks.storage_schemas.store import Store
+from tests.storage_schemas.toys import DEADLINE, N_BLOCKS, Toy, get_or_make, make
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.timeout(120))])
@@ -17,12 +17,12 @@ def any_store(request) -> Store:
 
 
 def undisturbed(tmp_path) -> Product:
-    product, _ = obtain(Store(tmp_path / "undisturbed"), Toy())
+    product, _ = get_or_make(Store(tmp_path / "undisturbed"), Toy())
     return product
 
 
 def test_processes_that_race_compute_once(any_store, start):
-    workers = [start("obtain", any_store) for _ in range(3)]
+    workers = [start("get_or_make", any_store) for _ in range(3)]
     assert [worker.hear() for worker in workers] == [["ready"]] * 3
     for worker in workers:
         worker.tell("go")
@@ -105,7 +105,7 @@ def test_late_holder_adopts_what_another_published(store, start):
     late.tell("go")
     own = late.hear()[1]
     late.signal(signal.SIGSTOP)
-    product, made = obtain(store, Toy())
+    product, made = get_or_make(store, Toy())
     assert made
     late.tell("publish")
     late.signal(signal.SIGCONT)
@@ -143,6 +143,6 @@ def test_kills_at_random_moments_end_in_the_same_bytes(store, start, tmp_path):
         assert int(answer[2]) == (N_BLOCKS - 1 if step else 0)
         worker.signal(signal.SIGKILL)
         worker.wait()
-    product, _ = obtain(store, Toy())
+    product, _ = get_or_make(store, Toy())
     assert product.record["files"] == expected
     assert len(product.location.names()) == 3

@@ -5,7 +5,12 @@ import hashlib
 import pytest
 from pydantic import ValidationError
 
-from storage_schemas.recipes import HeadRecipe, ImagesRecipe, MomentsRecipe, Subject
+from soapworks.storage_schemas.layout.recipes import (
+    HeadRecipe,
+    ImagesRecipe,
+    MomentsRecipe,
+    Subject,
+)
 
 SUBJECT = Subject(architecture="vit_tiny_patch16_224", weights="a" * 64, layer="blocks.3.attn.k")
 

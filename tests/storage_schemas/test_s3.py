@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
-from storage_schemas import objects
-from storage_schemas.failures import UnreachableError
-from storage_schemas.location import Location
-from storage_schemas.products import Product
-from storage_schemas.store import Store
-from tests.storage_schemas.toys import N_BLOCKS, Toy, block_values, make, obtain, write_blocks
+from soapworks.storage_schemas.locations import objects
+from soapworks.storage_schemas.locations.failures import UnreachableError
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.storage_schemas.publishing.products import Product
+from soapworks.storage_schemas.store import Store
+from tests.storage_schemas.toys import N_BLOCKS, Toy, block_values, get_or_make, make, write_blocks
 
 
 def test_one_of_many_puts_the_object(s3_store):
@@ -32,10 +32,10 @@ def test_one_of_many_puts_the_object(s3_store):
 
 
 def test_a_product_in_a_bucket(s3_store, tmp_path):
-    product, made = obtain(s3_store, Toy())
+    product, made = get_or_make(s3_store, Toy())
     assert made
-    assert obtain(s3_store, Toy()) == (product, False)
-    assert product.record["files"] == obtain(Store(tmp_path), Toy())[0].record["files"]
+    assert get_or_make(s3_store, Toy()) == (product, False)
+    assert product.record["files"] == get_or_make(Store(tmp_path), Toy())[0].record["files"]
     np.testing.assert_array_equal(product.open_zarr()["features"][4:8], block_values(1))
     assert product.read("table.txt") == b"a table\n"
     assert product.verify() == []
@@ -91,7 +91,7 @@ def test_metadata_in_the_making_are_written_and_not_asked_for(s3_store, asked):
 
 
 def test_published_files_are_read_in_one_request_each(s3_store, asked):
-    product, _ = obtain(s3_store, Toy())
+    product, _ = get_or_make(s3_store, Toy())
     asked.clear()
     array = product.open_zarr()["features"]
     np.testing.assert_array_equal(array[4:8], block_values(1))
@@ -127,7 +127,7 @@ def test_a_server_that_is_silent_is_asked_few_times(s3_store, monkeypatch):
     from aiobotocore.client import AioBaseClient
     from botocore.exceptions import ReadTimeoutError
 
-    product, _ = obtain(s3_store, Toy())
+    product, _ = get_or_make(s3_store, Toy())
     asked = []
 
     async def wait_in_vain(client, method, arguments):
@@ -157,7 +157,7 @@ def test_a_server_that_is_gone_is_told_without_secrets(s3_store, monkeypatch):
     async def broken(*_args, **_kwargs):
         raise ConnectionResetError("Connection reset by peer")
 
-    product, _ = obtain(s3_store, Toy())
+    product, _ = get_or_make(s3_store, Toy())
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", broken)
     for ask in (
         lambda: s3_store.find(Toy()),
@@ -195,7 +195,7 @@ def test_answers_to_a_conditional_put(s3_store, monkeypatch, status, outcome):
 def test_locations_and_products_travel(s3_store):
     import pickle
 
-    product, _ = obtain(s3_store, Toy())
+    product, _ = get_or_make(s3_store, Toy())
     again: Product = pickle.loads(pickle.dumps(product))
     assert again.verify() == []
     assert isinstance(again.location, Location)

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError, StoreError
-from storage_schemas import leases
-from storage_schemas.attempts import Attempt
-from storage_schemas.products import Product
-from storage_schemas.published import published_store
-from storage_schemas.records import encode_record
-from storage_schemas.store import Store
-from tests.storage_schemas.toys import N_BLOCKS, Toy, make, obtain, write_blocks
+from soapworks.storage_schemas.leasing import leases
+from soapworks.storage_schemas.publishing.attempts import Attempt
+from soapworks.storage_schemas.publishing.products import Product
+from soapworks.storage_schemas.publishing.published_store import published_store
+from soapworks.storage_schemas.publishing.records import encode_record
+from soapworks.storage_schemas.store import Store
+from tests.storage_schemas.toys import N_BLOCKS, Toy, get_or_make, make, write_blocks
 
 
 @pytest.fixture
 def product(store) -> Product:
-    return obtain(store, Toy())[0]
+    return get_or_make(store, Toy())[0]
 
 
 def shard_of(product: Product, number: int) -> Path:
@@ -42,7 +42,7 @@ def test_what_was_published_before_the_lease_was_taken_is_not_made_again(store, 
     def acquire(folder, seconds):
         if not published:
             published.append(None)
-            published[0] = obtain(Store(store.url), Toy())[0]
+            published[0] = get_or_make(Store(store.url), Toy())[0]
         return real(folder, seconds)
 
     monkeypatch.setattr(leases, "acquire", acquire)
@@ -81,7 +81,7 @@ def test_a_product_is_named_in_many_ways(store, product, name):
 def test_a_product_that_is_not_there_is_told_with_what_is(store):
     with pytest.raises(MissingProductError, match="is empty; run soapworks score"):
         store.product("0123456789ab")
-    product, _ = obtain(store, Toy())
+    product, _ = get_or_make(store, Toy())
     for wanted in ("00000", "toys/toy-n0-000000000000", "nonsense", "/etc/passwd", "../../etc"):
         with pytest.raises(MissingProductError, match=product.location.name):
             store.product(wanted)
@@ -94,14 +94,14 @@ def test_digits_of_two_products_are_refused(store):
         if other != n:
             break
     for which in (other, n):
-        obtain(store, Toy(n=which))
+        get_or_make(store, Toy(n=which))
     with pytest.raises(MissingProductError, match="stands for 2 products"):
         store.product(Toy(n=n).key[:4])
     assert store.product(Toy(n=n).key[:20]).recipe["n"] == n
 
 
 def test_all_products_are_listed(store, product):
-    obtain(store, Toy(n=1))
+    get_or_make(store, Toy(n=1))
     store.claim(Toy(n=2)).__exit__(None, None, None)
     assert {p.slug for p in store.products()} == {"toy-n0", "toy-n1"}
     assert store.products("heads") == []
@@ -150,7 +150,7 @@ def test_a_flipped_byte_is_found_and_mended(store, product, file):
     assert store.withdraw(product)
     assert not store.withdraw(product)
     assert store.find(Toy()) is None
-    mended, made = obtain(store, Toy())
+    mended, made = get_or_make(store, Toy())
     assert made
     assert mended.verify() == []
     assert mended.record["files"] == product.record["files"]
@@ -183,7 +183,7 @@ def test_a_missing_chunk_is_never_read_as_fill_value(store, product):
 def test_an_array_of_a_product_made_again_is_told(store, product):
     travelling = pickle.dumps(product.open_zarr()["features"])
     store.withdraw(product)
-    made, _ = obtain(store, Toy())
+    made, _ = get_or_make(store, Toy())
     published_store.cache_clear()
     with pytest.raises(DamagedProductError, match="made again"):
         pickle.loads(travelling)
@@ -196,7 +196,7 @@ def test_a_flipped_byte_in_the_recipe_is_found_and_mended(store, product):
     with pytest.raises(DamagedProductError, match="recipe"):
         _ = store.product(product.key).recipe
     store.withdraw(product)
-    assert obtain(store, Toy())[0].verify() == []
+    assert get_or_make(store, Toy())[0].verify() == []
 
 
 def test_every_flipped_byte_in_the_record_is_found(store, product):
@@ -209,7 +209,7 @@ def test_every_flipped_byte_in_the_record_is_found(store, product):
     flip(record, 50)
     assert store.products() == []
     assert [damage.path for damage in store.unreadable()] == [product.address + "/record.json"]
-    assert obtain(store, Toy())[1]
+    assert get_or_make(store, Toy())[1]
     assert store.find(Toy()).verify() == []
 
 
@@ -229,7 +229,7 @@ def test_a_changed_format_number_is_damage(store, product):
     record = Path(product.location.url) / "record.json"
     record.write_text(json.dumps({**json.loads(record.read_bytes()), "format": 2}))
     assert "was changed" in str(store.unreadable()[0])
-    assert obtain(store, Toy())[1]
+    assert get_or_make(store, Toy())[1]
 
 
 @pytest.mark.parametrize("file", ["features/zarr.json", "zarr.json"])
@@ -244,7 +244,7 @@ def test_a_deleted_product_is_gone_and_can_be_made_again(store, product):
     store.delete(product)
     assert store.products() == []
     assert not Path(product.location.url).exists()
-    assert obtain(store, Toy())[1]
+    assert get_or_make(store, Toy())[1]
 
 
 def test_what_is_worked_on_is_not_deleted(store, product):
@@ -309,7 +309,7 @@ def test_a_lease_that_may_be_alive_protects_until_it_has_expired(store):
 def test_a_store_that_cannot_be_written_still_reads(store, product, monkeypatch):
     import errno
 
-    from storage_schemas import disk
+    from soapworks.storage_schemas.locations import disk
 
     def refuse(*_args, **_kwargs):
         raise OSError(errno.EROFS, "read-only")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from soapworks.errors import DamagedProductError, InputError
-from storage_schemas.tables import HEAD_SCORES, SCORES, read_scores, write_scores
+from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, read_scores, write_scores
 
 
 def table() -> pd.DataFrame:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from storage_schemas import attempts
-from storage_schemas.attempts import Attempt
-from storage_schemas.store import Store
+from soapworks.storage_schemas.publishing import attempts
+from soapworks.storage_schemas.publishing.attempts import Attempt
+from soapworks.storage_schemas.store import Store
 from tests.storage_schemas.toys import Toy
 
 

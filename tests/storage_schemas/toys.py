@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from storage_schemas import processes
-from storage_schemas.attempts import Attempt
-from storage_schemas.leases import LeaseLostError
-from storage_schemas.products import Product
-from storage_schemas.recipes import Recipe
-from storage_schemas.store import Store
+from soapworks.storage_schemas.layout.recipes import Recipe
+from soapworks.storage_schemas.leasing import processes
+from soapworks.storage_schemas.leasing.leases import LeaseLostError
+from soapworks.storage_schemas.publishing.attempts import Attempt
+from soapworks.storage_schemas.publishing.products import Product
+from soapworks.storage_schemas.store import Store
 from tests.children import CONTEXT
 
 N_BLOCKS = 4
@@ -66,7 +66,7 @@ def make(attempt: Attempt) -> Product:
         return attempt.publish({"n_blocks": N_BLOCKS})
 
 
-def obtain(store: Store, recipe: Recipe) -> tuple[Product, bool]:
+def get_or_make(store: Store, recipe: Recipe) -> tuple[Product, bool]:
     """Return the product and whether this process made it."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
@@ -128,8 +128,8 @@ def _work(
     store, recipe = Store(url, lease_seconds=seconds), Toy()
     pipe.send("ready")
     pipe.recv()
-    if mode == "obtain":
-        product, made = obtain(store, recipe)
+    if mode == "get_or_make":
+        product, made = get_or_make(store, recipe)
         pipe.send(f"{'made' if made else 'found'} {product.data.name}")
         return
     attempt = store.claim(recipe)

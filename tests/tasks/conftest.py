@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from storage_schemas.store import Store
-from tasks import stages
-from tasks.events import Event, StageAdvanced, listening
-from tasks.planning import find_missing
-from tasks.request import ScoreRequest, plan_of
-from tasks.settings import RunOptions, ScoreSettings
-from tasks.summarize import summarize
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks import run as stages
+from soapworks.tasks.events import Event, StageAdvanced, listening
+from soapworks.tasks.plan.recipes import find_missing
+from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.reports.summary import summarize
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.small import write_checkpoint, write_photographs
 
 Run = Callable[..., list[dict[str, Any]]]

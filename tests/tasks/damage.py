@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from storage_schemas.store import Product, Store
-from tasks.repair import Repair, repair
-from tasks.request import ScoreRequest
-from tasks.verify import Verification, verify
+from soapworks.storage_schemas.store import Product, Store
+from soapworks.tasks.maintenance.repair import Repair, repair
+from soapworks.tasks.maintenance.verify import Verification, verify
+from soapworks.tasks.plan.request import ScoreRequest
 
 
 def other(request: ScoreRequest, **settings: object) -> ScoreRequest:

@@ -5,9 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from storage_schemas.arrays import GROUP, create_array
-from storage_schemas.recipes import CheckpointRecipe, HeadRecipe, Recipe, ResponsesRecipe, Subject
-from storage_schemas.store import Attempt, Product, Store
+from soapworks.storage_schemas.layout.arrays import GROUP, create_array
+from soapworks.storage_schemas.layout.recipes import (
+    CheckpointRecipe,
+    HeadRecipe,
+    Recipe,
+    ResponsesRecipe,
+    Subject,
+)
+from soapworks.storage_schemas.store import Attempt, Product, Store
 
 MEASURED = {
     "images": "1" * 64,
@@ -92,7 +98,7 @@ def publish(store: Store, recipe: Recipe, facts: dict[str, Any]) -> Product:
 
 def update_often(url: str, model: int, n: int) -> None:
     """Publish heads one by one, as a run of its own does, and update the leaderboard each time."""
-    from tasks.leaderboard import update_leaderboard
+    from soapworks.tasks.reports.leaderboard import update_leaderboard
 
     store = Store(url)
     for number in range(n):

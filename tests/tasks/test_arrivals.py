@@ -7,18 +7,18 @@ import pytest
 
 from soapworks.errors import CheckpointError, ResourceError, StoreError
 from soapworks.remote import RemoteError
-from tasks.arrivals import (
-    Arrival,
+from soapworks.tasks.watch.rules import (
+    CheckpointFile,
+    CheckpointState,
     Decision,
     LayerScores,
-    Sighting,
     after_failure,
-    back_off,
     decide,
-    is_lasting,
+    is_permanent,
     outlook_of,
+    retry_delay,
 )
-from tasks.watch_settings import WatchOptions
+from soapworks.tasks.watch_settings import WatchOptions
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "ab" * 32
@@ -35,16 +35,20 @@ SCORES = LayerScores(
 )
 
 
-def sighting(fingerprint: str = "a", unchanged_for: float = 1000.0, marker: str = "") -> Sighting:
-    return Sighting("step_1.pt", fingerprint, 100, marker, unchanged_for)
+def sighting(
+    fingerprint: str = "a", unchanged_for: float = 1000.0, marker: str = ""
+) -> CheckpointFile:
+    return CheckpointFile("step_1.pt", fingerprint, 100, marker, unchanged_for)
 
 
-def arrival(status: Any, ago: float = 0.0, **more: Any) -> Arrival:
+def arrival(status: Any, ago: float = 0.0, **more: Any) -> CheckpointState:
     since = NOW - timedelta(seconds=ago)
-    return Arrival(path="step_1.pt", fingerprint="a", status=status, since=since, **more)
+    return CheckpointState(path="step_1.pt", fingerprint="a", status=status, since=since, **more)
 
 
-def decided(seen: Sighting, known: Arrival | None, *, held: bool = False, **more: Any) -> Decision:
+def decided(
+    seen: CheckpointFile, known: CheckpointState | None, *, held: bool = False, **more: Any
+) -> Decision:
     here, heads = more.pop("here", True), more.pop("heads", {KEY})
     options = WatchOptions(**more)
     return decide(seen, known, now=NOW, held=held, heads=heads, options=options, here=here)
@@ -110,8 +114,8 @@ def test_the_pause_doubles(attempts: int, pause: float) -> None:
 
 
 def test_the_pause_is_bounded() -> None:
-    assert back_off(7, 60, 600) == 600
-    assert back_off(10**9, 60, 3600) == 3600
+    assert retry_delay(7, 60, 600) == 600
+    assert retry_delay(10**9, 60, 3600) == 3600
 
 
 def test_a_failure_dated_in_the_future_blocks_nothing() -> None:
@@ -132,19 +136,19 @@ def test_a_lasting_fault_is_tried_once_more_only() -> None:
 
 
 def test_what_lasts_and_what_may_pass() -> None:
-    assert is_lasting(CheckpointError("no weights"))
-    assert not is_lasting(ResourceError("no room"))
-    assert not is_lasting(StoreError("away"))
-    assert not is_lasting(RuntimeError("CUDA out of memory"))
+    assert is_permanent(CheckpointError("no weights"))
+    assert not is_permanent(ResourceError("no room"))
+    assert not is_permanent(StoreError("away"))
+    assert not is_permanent(RuntimeError("CUDA out of memory"))
 
 
 def test_a_checkpoint_that_a_disk_or_a_network_withheld_may_be_there_later() -> None:
     error = CheckpointError("cannot be read")
     error.__cause__ = ValueError()
-    assert is_lasting(error)
+    assert is_permanent(error)
     for cause in (ConnectionResetError(), RemoteError("it was changed while it was read")):
         error.__cause__.__cause__ = cause
-        assert not is_lasting(error)
+        assert not is_permanent(error)
 
 
 def test_asked_to_try_again_everything_that_failed_is_due() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from storage_schemas.store import BESIDE, Store
-from tasks.arrival_state import FOLDER
-from tasks.clean import choose, clean
-from tasks.retention import Retention
-from tasks.verify import verify
+from soapworks.storage_schemas.store import BESIDE, Store
+from soapworks.tasks.maintenance.gc import choose, clean
+from soapworks.tasks.maintenance.retention import Retention
+from soapworks.tasks.maintenance.verify import verify
+from soapworks.tasks.watch.state import FOLDER
 from tests.small import write_photographs
 from tests.tasks.watchers import Clock, Watcher, make_watch
 

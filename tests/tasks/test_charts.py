@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.charts import by_layer, by_rank
+from soapworks.tasks.reports.charts import by_layer, by_rank
 
 
 def scores(errors: float = 0.01) -> pd.DataFrame:

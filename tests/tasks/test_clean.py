@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from flows.run import plan_run
 from soapworks.errors import DamagedProductError
-from storage_schemas.leases import Lease, acquire
-from storage_schemas.location import Location
-from storage_schemas.records import encode_record
-from storage_schemas.store import Attempt, Product, Store
-from tasks.clean import Choice, Chosen, choose, clean
-from tasks.models import ModelEntry
-from tasks.project import Projection
-from tasks.request import ScoreRequest
-from tasks.retention import Retention, Stored, surplus_features, unreferenced
-from tasks.settings import RunOptions, ScoreSettings
-from tasks.verify import verify
+from soapworks.flows.run_score import plan_run
+from soapworks.storage_schemas.leasing.leases import Lease, acquire
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.storage_schemas.publishing.records import encode_record
+from soapworks.storage_schemas.store import Attempt, Product, Store
+from soapworks.tasks.maintenance.gc import Candidate, Candidates, choose, clean
+from soapworks.tasks.maintenance.retention import Retention, Stored, surplus_features, unreferenced
+from soapworks.tasks.maintenance.verify import verify
+from soapworks.tasks.plan.cost import Projection
+from soapworks.tasks.plan.models import ModelEntry
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.small import write_checkpoint, write_photographs
 from tests.tasks.conftest import Forwards, run_stages
 from tests.tasks.test_resume import contents
@@ -88,11 +88,11 @@ def files(store: Store) -> dict[str, int]:
     return {str(p.relative_to(root)): p.stat().st_size for p in root.rglob("*") if p.is_file()}
 
 
-def paths(chosen: Chosen) -> list[str]:
+def paths(chosen: Candidates) -> list[str]:
     return [choice.path for choice in chosen.choices]
 
 
-def sweep(store: Store, retention: Retention) -> list[Choice]:
+def sweep(store: Store, retention: Retention) -> list[Candidate]:
     deleted, left = clean(store, choose(store, retention))
     assert not left
     return deleted
@@ -111,7 +111,7 @@ def give_up(store: Store, product: Product, n_parts: int = 0) -> Attempt:
 
 
 def product_recipe(product: Product, seed: int) -> object:
-    from storage_schemas.recipes import RECIPES
+    from soapworks.storage_schemas.layout.recipes import RECIPES
 
     fields = {k: v for k, v in product.recipe.items() if k != "kind"}
     fields["input"] = {**fields["input"], "seed": seed}
@@ -125,7 +125,7 @@ def synthetic(store: Store) -> Product:
 def test_by_default_a_finished_store_has_nothing_to_delete(store: Store) -> None:
     assert choose(store, Retention()).choices == ()
     everything_else = Retention(unreferenced=True, older_than=NOW)
-    assert choose(store, everything_else) == Chosen(())
+    assert choose(store, everything_else) == Candidates(())
 
 
 def test_choosing_deletes_nothing_and_deleting_frees_what_was_told(store: Store) -> None:

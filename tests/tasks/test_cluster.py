@@ -14,14 +14,15 @@ import torch
 from distributed import LocalCluster, SpecCluster, get_worker
 
 from soapworks.errors import PrecisionError, ResourceError
-from storage_schemas.names import PARTIAL
-from tasks import loading, stages
-from tasks.cluster import connected
-from tasks.cluster_calls import Cluster
-from tasks.events import Notice
-from tasks.fit_pca import StatisticsRoom
-from tasks.request import ScoreRequest
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.storage_schemas.layout.names import PARTIAL
+from soapworks.tasks import run as stages
+from soapworks.tasks.events import Notice
+from soapworks.tasks.executors.cluster import Cluster
+from soapworks.tasks.executors.connection import connected
+from soapworks.tasks.passes import loading
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.stages.fit_pca import StatisticsMemory
 from tests.clusters import LittleMemory, Patches, StandStill, on_workers
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, advanced, run_stages
@@ -186,7 +187,7 @@ def test_results_come_in_order_with_few_in_flight(dask_cluster: SpecCluster) -> 
         next(done)
         assert len(taken) <= 2 * 2 + 1
         done.close()
-        at = cluster.within(StatisticsRoom((4, 2, 2, 3), 4))
+        at = cluster.within(StatisticsMemory((4, 2, 2, 3), 4))
         assert list(at.each(float, range(50))) == [float(n) for n in range(50)]
 
 
@@ -204,7 +205,7 @@ def test_room_may_shrink_below_what_is_under_way(
     with connected(dask_cluster.scheduler_address) as cluster:
         monkeypatch.setattr(Cluster, "workers", workers)
         if way == "each":
-            done = cluster.within(StatisticsRoom((4, 2, 2, 3), 4)).each(float, range(12))
+            done = cluster.within(StatisticsMemory((4, 2, 2, 3), 4)).each(float, range(12))
         else:
             done = cluster.as_done(float, range(12), {})
         assert sorted(done) == [float(n) for n in range(12)]
@@ -215,7 +216,7 @@ def test_statistics_beyond_a_workers_memory_are_refused(dask_cluster: SpecCluste
         connected(dask_cluster.scheduler_address) as cluster,
         pytest.raises(ResourceError, match=r"need .* limit is 4.*GB.*--memory-limit") as error,
     ):
-        list(cluster.within(StatisticsRoom((8, 37, 37, 20000), 4)).each(float, [1]))
+        list(cluster.within(StatisticsMemory((8, 37, 37, 20000), 4)).each(float, [1]))
     assert "20000 channels on a 37 x 37 grid" in str(error.value)
 
 

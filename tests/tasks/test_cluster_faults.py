@@ -12,11 +12,12 @@ import pytest
 from distributed import SpecCluster, versions
 
 from soapworks.errors import EngineError, InputError
-from tasks import cluster as connection
-from tasks import cluster_calls, stages
-from tasks.cluster import connected
-from tasks.cluster_passes import seen_from_here
-from tasks.request import ScoreRequest
+from soapworks.tasks import run as stages
+from soapworks.tasks.executors import cluster as cluster_calls
+from soapworks.tasks.executors import connection
+from soapworks.tasks.executors.connection import connected
+from soapworks.tasks.passes.cluster import seen_from_here
+from soapworks.tasks.plan.request import ScoreRequest
 from tests.clusters import (
     StandStill,
     WithoutSoapworks,

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 import soapworks
-import storage_schemas
-import tasks
+import soapworks.storage_schemas
+import soapworks.tasks
 from soapworks.errors import SoapworksError
-from tasks.models import SomeFailedError
+from soapworks.tasks.plan.models import SomeFailedError
 
 
 def kinds(of: type[SoapworksError]) -> Iterator[type[SoapworksError]]:
@@ -20,10 +20,9 @@ def kinds(of: type[SoapworksError]) -> Iterator[type[SoapworksError]]:
         yield from kinds(kind)
 
 
-for _package in (soapworks, storage_schemas, tasks):
-    for _module in pkgutil.iter_modules(_package.__path__, _package.__name__ + "."):
-        if not _module.ispkg:
-            importlib.import_module(_module.name)
+for _package in (soapworks.storage_schemas, soapworks.tasks):
+    for _module in pkgutil.walk_packages(_package.__path__, _package.__name__ + "."):
+        importlib.import_module(_module.name)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage_schemas.store import Product
-from tasks.index_images import read_manifest
-from tasks.respond import read_responses
+from soapworks.storage_schemas.store import Product
+from soapworks.tasks.inputs.photographs import read_manifest
+from soapworks.tasks.stages.respond import read_responses
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, run_stages
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import InputError
-from tasks.events import Notice
-from tasks.index_images import publish_manifest, read_manifest, scan_images
+from soapworks.tasks.events import Notice
+from soapworks.tasks.inputs.photographs import publish_manifest, read_manifest, scan_images
 
 
 def scan(request, **options):

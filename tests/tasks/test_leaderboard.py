@@ -7,15 +7,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from storage_schemas.records import encode_record
-from storage_schemas.store import Store
-from storage_schemas.tables import LEADERBOARD
-from tasks.clean import choose, clean
-from tasks.events import Event, Notice
-from tasks.leaderboard import read_leaderboard, update_leaderboard
-from tasks.request import ScoreRequest
-from tasks.retention import Retention
-from tasks.verify import verify
+from soapworks.storage_schemas.layout.tables import LEADERBOARD
+from soapworks.storage_schemas.publishing.records import encode_record
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.events import Event, Notice
+from soapworks.tasks.maintenance.gc import choose, clean
+from soapworks.tasks.maintenance.retention import Retention
+from soapworks.tasks.maintenance.verify import verify
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.reports.leaderboard import read_leaderboard, update_leaderboard
 from tests.children import CONTEXT
 from tests.tasks.conftest import run_stages
 from tests.tasks.scored import (

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from storage_schemas.store import Store
-from tasks.measurement import comparison, measurement
-from tasks.request import ScoreRequest
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.stages.conditions import comparison, measurement
 from tests.tasks.conftest import run_stages
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage_schemas.arrays import GROUP, create_array
-from storage_schemas.recipes import FeaturesRecipe, RealInput, Subject
-from storage_schemas.store import Attempt, Store
+from soapworks.storage_schemas.layout.arrays import GROUP, create_array
+from soapworks.storage_schemas.layout.recipes import FeaturesRecipe, RealInput, Subject
+from soapworks.storage_schemas.store import Attempt, Store
 
 LIMIT = 256 << 20
 BLOCK = 64
@@ -20,10 +20,10 @@ PROGRAM = """
 import json, re, sys
 from pathlib import Path
 
-from storage_schemas.recipes import MomentsRecipe, PcaRecipe, ResponsesRecipe
-from storage_schemas.store import Store
-from tasks.fit_pca import make_moments, make_pca
-from tasks.respond import make_responses
+from soapworks.storage_schemas.layout.recipes import MomentsRecipe, PcaRecipe, ResponsesRecipe
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.stages.fit_pca import make_moments, make_pca
+from soapworks.tasks.stages.respond import make_responses
 
 store, limit = Store(sys.argv[1]), int(sys.argv[2])
 (features,) = store.products("features")

@@ -12,8 +12,14 @@ from soapworks.errors import (
     InputError,
     StoreError,
 )
-from tasks.models import ModelEntry, SomeFailedError, is_of_one_model, models_of, read_model_list
-from tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.plan.models import (
+    ModelEntry,
+    SomeFailedError,
+    is_of_one_model,
+    models_of,
+    read_model_list,
+)
+from soapworks.tasks.settings import RunOptions, ScoreSettings
 
 LIST = """
 # what is scored every night

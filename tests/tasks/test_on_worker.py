@@ -8,7 +8,7 @@ import pytest
 ALLOCATING = """
 import resource
 import numpy as np
-from tasks.on_worker import keep_freed_memory
+from soapworks.tasks.executors.worker import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

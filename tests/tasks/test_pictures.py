@@ -10,10 +10,16 @@ import pytest
 from PIL import Image
 
 from soapworks.errors import DamagedProductError
-from storage_schemas.recipes import ResponsesRecipe
-from storage_schemas.store import Product, Store
-from tasks.pictures import best, draw_components, map_png, response_maps, top_components
-from tasks.request import ScoreRequest, plan_of
+from soapworks.storage_schemas.layout.recipes import ResponsesRecipe
+from soapworks.storage_schemas.store import Product, Store
+from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.reports.response_maps import (
+    best,
+    draw_components,
+    map_png,
+    response_maps,
+    top_components,
+)
 from tests.tasks.conftest import run_stages
 from tests.tasks.scored import digit, publish_responses, subject
 

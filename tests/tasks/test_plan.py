@@ -5,11 +5,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.run import plan_run
 from soapworks.errors import InputError, LayerError, ResourceError
-from tasks.fit_pca import images_per_range, threads_within
-from tasks.models import ModelEntry
-from tasks.project import Projection, refuse_if_too_large
+from soapworks.flows.run_score import plan_run
+from soapworks.tasks.plan.cost import Projection, refuse_if_too_large
+from soapworks.tasks.plan.models import ModelEntry
+from soapworks.tasks.stages.fit_pca import images_per_range, threads_within
 from tests.tasks.conftest import run_stages
 
 
@@ -70,7 +70,7 @@ def test_heads_without_features_need_nothing(request_of) -> None:
 
 
 def test_a_run_that_does_not_fit_is_refused_with_both_numbers(request_of, monkeypatch) -> None:
-    from storage_schemas.store import Store
+    from soapworks.storage_schemas.store import Store
 
     monkeypatch.setattr(Store, "free_bytes", lambda self: 10_000)
     request = request_of()

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import DamagedProductError
-from storage_schemas.leases import acquire
-from storage_schemas.products import Product
-from storage_schemas.store import Store
-from tasks import fit_pca
-from tasks.events import Event, Notice, listening
-from tasks.identify import read_identity
-from tasks.repair import repair
-from tasks.request import ScoreRequest, plan_of
+from soapworks.storage_schemas.leasing.leases import acquire
+from soapworks.storage_schemas.publishing.products import Product
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.events import Event, Notice, listening
+from soapworks.tasks.inputs.checkpoint import read_identity
+from soapworks.tasks.maintenance.repair import repair
+from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.stages import fit_pca
 from tests.tasks.conftest import Forwards, run_stages
 from tests.tasks.damage import check, flip, mend, named, one, other, path_of, shard
 from tests.tasks.test_resume import contents
@@ -189,7 +189,7 @@ def test_what_is_worked_on_is_left(store: Store) -> None:
 def test_what_cannot_be_reached_is_not_taken_for_damaged(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from storage_schemas.disk import Disk
+    from soapworks.storage_schemas.locations.disk import Disk
 
     def digest(self: Disk, path: str) -> tuple[int, str]:
         raise PermissionError(13, "Permission denied", path)

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from soapworks.errors import MissingProductError
-from storage_schemas.recipes import HeadRecipe
-from storage_schemas.store import Attempt, Store
-from storage_schemas.tables import HEAD_SCORES, SCORES_TABLE, write_scores
-from tasks.leaderboard import read_leaderboard
-from tasks.planning import CheckpointPlan, Missing
-from tasks.report import make_page, publish_pages, write_report
-from tasks.request import ScoreRequest, plan_of
-from tasks.respond import read_responses
-from tasks.summarize import summarize
+from soapworks.storage_schemas.layout.recipes import HeadRecipe
+from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES_TABLE, write_scores
+from soapworks.storage_schemas.store import Attempt, Store
+from soapworks.tasks.plan.recipes import CheckpointPlan, Missing
+from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.reports.leaderboard import read_leaderboard
+from soapworks.tasks.reports.page import make_page, publish_pages, write_report
+from soapworks.tasks.reports.summary import summarize
+from soapworks.tasks.stages.respond import read_responses
 from tests.tasks.conftest import run_stages
 from tests.tasks.scored import FACTS, MEASURED, digit, publish_head, subject
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from storage_schemas.store import Store
-from tasks import extract
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.stages import extract
 from tests.tasks.conftest import Forwards, run_stages
 
 
@@ -60,7 +60,7 @@ def test_interrupted_extraction_goes_on_where_it_stopped(
 
 
 def test_failed_stage_leaves_no_product(request_of, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks import fit_pca
+    from soapworks.tasks.stages import fit_pca
 
     request = request_of(layers="norm")
     with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from soapworks import synthesize
-from tasks.score import read_score_table
+from soapworks.tasks.stages.score import read_score_table
 from tests.small import MEAN, STD, build_model, write_checkpoint
 from tests.tasks.conftest import Forwards, run_stages
 

@@ -6,8 +6,8 @@ import boto3
 import numpy as np
 import pytest
 
-from tasks import stages
-from tasks.fit_pca import open_features, pieces_of
+from soapworks.tasks import run as stages
+from soapworks.tasks.stages.fit_pca import open_features, pieces_of
 from tests.tasks.conftest import Forwards, run_stages
 
 
@@ -55,7 +55,7 @@ def test_a_block_is_read_in_one_request(
     stages.extract_stage(request, "synthetic")
     features = request.store().products("features")[0]
     expected = open_features(features)[0:4]
-    monkeypatch.setattr("tasks.fit_pca.WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr("soapworks.tasks.stages.fit_pca.WHOLE_BYTES", whole_bytes)
     asked, real = [], S3FileSystem._call_s3
 
     async def note(fs, method, *arguments, **options):

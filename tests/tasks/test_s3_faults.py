@@ -12,8 +12,8 @@ import pytest
 from soapworks.backbones import open_checkpoint
 from soapworks.errors import SoapworksError, StoreError
 from soapworks.images.listing import open_folder
-from storage_schemas.location import Location
-from storage_schemas.objects import Objects
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.storage_schemas.locations.objects import Objects
 from tests.s3_server import SECRET, S3Server, forget_connections
 from tests.tasks.conftest import run_stages
 
@@ -37,7 +37,7 @@ def read(request: pytest.FixtureRequest) -> Callable[[str], Any]:
     return READERS[request.param]
 
 
-def sentence(read: Callable[[str], Any], url: str = "s3://some-bucket/folder") -> str:
+def user_message(read: Callable[[str], Any], url: str = "s3://some-bucket/folder") -> str:
     with pytest.raises(SoapworksError) as told:
         read(url)
     words = str(told.value)
@@ -48,7 +48,7 @@ def sentence(read: Callable[[str], Any], url: str = "s3://some-bucket/folder") -
 
 def test_a_wrong_key(read: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    words = sentence(read)
+    words = user_message(read)
     assert "ermission denied" in words
     assert "not-the-secret" not in words
     assert SECRET not in words
@@ -61,7 +61,7 @@ def test_no_credentials(
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    assert "no credentials were found: set AWS_ACCESS_KEY_ID" in sentence(read)
+    assert "no credentials were found: set AWS_ACCESS_KEY_ID" in user_message(read)
 
 
 def test_nothing_at_the_endpoint(
@@ -71,11 +71,11 @@ def test_nothing_at_the_endpoint(
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL", nobody)
-        assert f"nothing answers at {nobody}" in sentence(read)
+        assert f"nothing answers at {nobody}" in user_message(read)
 
 
 def test_a_protocol_without_its_driver(read: Callable[[str], Any]) -> None:
-    words = sentence(read, "gs://some-bucket/folder") if read is not READERS["store"] else ""
+    words = user_message(read, "gs://some-bucket/folder") if read is not READERS["store"] else ""
     if not words:
         with pytest.raises(SoapworksError) as told:
             read("gs://some-bucket/folder")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from soapworks.remote import file_system
-from storage_schemas.leases import Lease, acquire
-from storage_schemas.location import Location
-from tasks.clean import choose, clean
-from tasks.repair import repair
-from tasks.retention import Retention
-from tasks.verify import verify
+from soapworks.storage_schemas.leasing.leases import Lease, acquire
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.maintenance.gc import choose, clean
+from soapworks.tasks.maintenance.repair import repair
+from soapworks.tasks.maintenance.retention import Retention
+from soapworks.tasks.maintenance.verify import verify
 from tests.s3_server import S3Server
 from tests.tasks.conftest import Forwards, run_stages
 

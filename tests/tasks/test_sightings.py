@@ -10,10 +10,10 @@ import pytest
 from soapworks.backbones.sources import WEIGHTS_NAMES
 from soapworks.backbones.weight_files import SUFFIXES
 from soapworks.errors import InputError
-from storage_schemas.failures import UnreachableError
-from storage_schemas.location import Location
-from tasks import sightings
-from tasks.sightings import Observations, checkpoints_among, list_checkpoints
+from soapworks.storage_schemas.locations.failures import UnreachableError
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.watch import listing as sightings
+from soapworks.tasks.watch.listing import Observations, checkpoints_among, list_checkpoints
 
 
 def paths(*names: str) -> list[str]:

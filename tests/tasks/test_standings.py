@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from storage_schemas.store import Store
-from tasks.leaderboard import read_leaderboard
-from tasks.standings import comparisons, layer_order, matrix, select
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.reports.leaderboard import read_leaderboard
+from soapworks.tasks.reports.ranking import comparisons, layer_order, matrix, select
 from tests.tasks.scored import MEASURED, digit, publish_checkpoint, publish_head
 
 SCORES = {

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from soapworks.errors import PrecisionError, ResourceError
-from storage_schemas.leases import LeaseLostError
-from storage_schemas.store import Attempt, Store
-from tasks import stages, stream
-from tasks.events import StageAdvanced
-from tasks.project import Projection, refuse_if_too_large
-from tasks.score import read_score_table
+from soapworks.storage_schemas.leasing.leases import LeaseLostError
+from soapworks.storage_schemas.store import Attempt, Store
+from soapworks.tasks import run as stages
+from soapworks.tasks.events import StageAdvanced
+from soapworks.tasks.plan.cost import Projection, refuse_if_too_large
+from soapworks.tasks.stages import stream
+from soapworks.tasks.stages.score import read_score_table
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, advanced, run_stages
 from tests.tasks.test_plan import plan
@@ -97,7 +98,7 @@ def test_pieces_of_a_block_are_those_of_stored_features(
     request_of, streamed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A block larger than what a thread takes at once: 3 of its 4 images, then 1."""
-    from tasks import fit_pca
+    from soapworks.tasks.stages import fit_pca
 
     monkeypatch.setattr(fit_pca, "RANGE_BYTES", 3 * 16 * 24 * 4)
     kept, passed = request_of(), streamed(store=str(tmp_path / "streamed"))

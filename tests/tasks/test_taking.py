@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import CheckpointError, InputError, StoreError
-from storage_schemas.failures import UnreachableError
-from storage_schemas.holdings import holding
-from tasks import stages
-from tasks.events import Event, Notice
-from tasks.request import IndexRequest
+from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.locations.failures import UnreachableError
+from soapworks.tasks import run as stages
+from soapworks.tasks.events import Event, Notice
+from soapworks.tasks.plan.request import IndexRequest
 from tests.small import write_photographs
 from tests.tasks.watchers import Clock, Watcher, make_watch
 

@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from storage_schemas import leases
-from storage_schemas.location import Location
-from tasks import training_curve
-from tasks.arrivals import Arrival, LayerScores
-from tasks.curve_picture import draw
-from tasks.training_curve import COLUMNS, are_behind, tabulate, update_curves
+from soapworks.storage_schemas.leasing import leases
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.reports.curve_picture import draw
+from soapworks.tasks.watch import curves as training_curve
+from soapworks.tasks.watch.curves import COLUMNS, are_behind, tabulate, update_curves
+from soapworks.tasks.watch.rules import CheckpointState, LayerScores
 from tests.small import write_photographs
 from tests.tasks.watchers import Clock, Watcher, make_watch
 
 EARLY = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-def arrival(path: str, *sis: float, late: int = 0, **more: Any) -> Arrival:
+def arrival(path: str, *sis: float, late: int = 0, **more: Any) -> CheckpointState:
     scores = tuple(
         LayerScores(
             layer=f"blocks.{layer}",
@@ -38,10 +38,10 @@ def arrival(path: str, *sis: float, late: int = 0, **more: Any) -> Arrival:
         for layer, si in enumerate(sis)
     )
     since = EARLY + timedelta(minutes=late)
-    return Arrival(path=path, fingerprint="f", status="scored", since=since, scores=scores)
+    return CheckpointState(path=path, fingerprint="f", status="scored", since=since, scores=scores)
 
 
-def tables(*arrivals: Arrival) -> dict[str, pd.DataFrame]:
+def tables(*arrivals: CheckpointState) -> dict[str, pd.DataFrame]:
     return tabulate({one.path: one for one in arrivals})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.training_steps import TrainingStep, order, step_of
+from soapworks.tasks.watch.steps import TrainingStep, order, step_of
 
 
 @pytest.mark.parametrize(

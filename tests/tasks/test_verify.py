@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from soapworks.errors import MissingProductError
-from storage_schemas.leases import acquire
-from storage_schemas.store import Product, Store
-from tasks.events import Event, StageAdvanced, StageStarted, listening
+from soapworks.storage_schemas.leasing.leases import acquire
+from soapworks.storage_schemas.store import Product, Store
+from soapworks.tasks.events import Event, StageAdvanced, StageStarted, listening
 from tests.tasks.damage import check, flip, named, one, path_of, shard
 
 KINDS = ("checkpoints", "images", "features", "moments", "pca", "responses", "scores", "heads")
@@ -150,7 +150,7 @@ def test_progress_is_told_in_bytes(store: Store) -> None:
 
 def test_files_are_digested_piece_by_piece(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard of any size is never read whole."""
-    from storage_schemas.disk import Disk
+    from soapworks.storage_schemas.locations.disk import Disk
 
     def read(self: Disk, path: str, limit: int | None = None) -> bytes:
         assert path.endswith(".json"), path

@@ -6,16 +6,16 @@ from typing import Any
 import boto3
 import pytest
 
-from tasks.arrival_state import Watch
-from tasks.request import ScoreRequest
-from tasks.settings import RunOptions, ScoreSettings
-from tasks.watch_settings import WatchOptions
+from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.watch.state import Watch
+from soapworks.tasks.watch_settings import WatchOptions
 from tests.small import write_checkpoint
 from tests.tasks.conftest import Forwards, run_stages
-from tests.tasks.watchers import Clock, Duties, Watcher
+from tests.tasks.watchers import Clock, WatchCallbacks, Watcher
 
 
-class Scorer(Duties):
+class Scorer(WatchCallbacks):
     """Scores in this process, without Prefect."""
 
     def score(self, checkpoint: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.watching import outlast
+from soapworks.tasks.watch.survey import wait_for_stale_leases
 from tests.tasks.test_taking import clock, place, save
 from tests.tasks.watchers import Clock, Watcher, make_watch
 
@@ -91,7 +91,7 @@ def test_a_dead_holder_elsewhere_is_waited_out(place: Path, clock: Clock) -> Non
     file = watcher.watch.address("step_1.pt") / "lease-000001.json"
     file.write_bytes(json.dumps(lease).encode())
     assert watcher.round() == []
-    assert outlast(watcher.watch)
+    assert wait_for_stale_leases(watcher.watch)
     assert [one.outcome for one in watcher.round()] == ["scored"]
 
 
@@ -107,5 +107,5 @@ def test_a_live_holder_is_not_waited_for(place: Path, clock: Clock, start: Start
     clock.meanwhile = lambda: file.write_bytes(
         json.dumps(beat | {"beat": beat["beat"] + 1}).encode()
     )
-    assert not outlast(watch, clock=clock)
+    assert not wait_for_stale_leases(watch, clock=clock)
     assert len(clock.slept) == 1

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from storage_schemas.location import Location
-from tasks.arrival_state import Watch
-from tasks.arrivals import Arrival
-from tasks.settings import RunOptions
-from tasks.sightings import Observations
-from tasks.taking import Outcome, take_due
-from tasks.training_curve import update_curves
-from tasks.watch_settings import WatchOptions
-from tasks.watching import Outlook, settled_look
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.settings import RunOptions
+from soapworks.tasks.watch.curves import update_curves
+from soapworks.tasks.watch.listing import Observations
+from soapworks.tasks.watch.process import Outcome, take_due
+from soapworks.tasks.watch.rules import CheckpointState
+from soapworks.tasks.watch.state import Watch
+from soapworks.tasks.watch.survey import Survey, survey_when_stable
+from soapworks.tasks.watch_settings import WatchOptions
 
 
 class Clock:
@@ -38,7 +38,7 @@ class Clock:
         self.meanwhile()
 
 
-class Duties:
+class WatchCallbacks:
     """Counts what it is asked to do; a file that starts with ``bad`` fails with ``fault``."""
 
     def __init__(self, watch: Watch, fault: BaseException | None = None) -> None:
@@ -60,10 +60,10 @@ class Duties:
             row(self.watch, "", "norm", content),
         ]
 
-    def sentence(self, error: BaseException) -> str:
+    def user_message(self, error: BaseException) -> str:
         return str(error)
 
-    def tell(self, what: str, arrival: Arrival) -> None:
+    def tell(self, what: str, arrival: CheckpointState) -> None:
         self.told.append((what, arrival.path, arrival.attempts))
 
     def draw(self) -> None:
@@ -99,10 +99,10 @@ class Watcher:
 
     def __init__(self, watch: Watch, clock: Clock, fault: BaseException | None = None) -> None:
         self.watch, self.clock, self.observed = watch, clock, Observations()
-        self.duties = Duties(watch, fault)
+        self.duties = WatchCallbacks(watch, fault)
 
-    def look(self) -> Outlook:
-        return settled_look(self.watch, clock=self.clock, observed=self.observed)
+    def look(self) -> Survey:
+        return survey_when_stable(self.watch, clock=self.clock, observed=self.observed)
 
     def round(self) -> list[Outcome]:
         return take_due(self.watch, self.look(), self.duties, clock=self.clock)

@@ -1,7 +1,7 @@
 import threading
 import warnings
 
-from soapworks.images.quiet import pillow_quiet
+from soapworks.images.pillow_warnings import pillow_quiet
 
 
 def warn_as(module):

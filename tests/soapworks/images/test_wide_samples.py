@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from soapworks.errors import ImageError
+from soapworks.images.high_bit_depth import grey_eight_bit
 from soapworks.images.reading import read_image
-from soapworks.images.wide_samples import grey_eight_bit
 
 from .photographs import encoded
 

@@ -1,0 +1,4 @@
+"""What the terminal shows: progress, tables, results of a verification.
+
+Imports tasks and rich. Read ``tables.py`` first.
+"""

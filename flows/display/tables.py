@@ -1,0 +1,196 @@
+"""Results on standard output: tables for people, JSON for machines."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from soapworks.storage_schemas.layout.recipes import RECIPES
+from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
+from soapworks.storage_schemas.store import Product
+from soapworks.tasks.plan.cost import Cost, Projection
+from soapworks.tasks.reports.summary import COLUMNS
+from soapworks.tasks.sizes import size
+
+PLAIN_WIDTH = 160
+"""Columns of text where standard output is no terminal."""
+
+
+def print_summary(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Print a run's summary: a row per (checkpoint, layer), and where the heads are."""
+    if as_json:
+        print_json(list(rows))
+        return
+    for checkpoint in dict.fromkeys(row["checkpoint"] for row in rows):
+        some = [row for row in rows if row["checkpoint"] == checkpoint]
+        first = some[0]
+        table = Table(
+            title=f"{checkpoint}: {first['n_components']} components, {first['n_real']} real and "
+            f"{first['n_synthetic']} synthetic images",
+            title_justify="left",
+        )
+        shown = [name for name in COLUMNS if name not in ("checkpoint", "head")]
+        for name in shown:
+            table.add_column(COLUMNS[name], justify="left" if name == "layer" else "right")
+        for row in some:
+            table.add_row(*(cell(name, row.get(name)) for name in shown))
+        console().print(table)
+    if rows:
+        folder = rows[0]["head"].rsplit("/", 1)[0]
+        click.echo(f"heads: {folder}/   (soapworks ls heads, soapworks show KEY)")
+
+
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Print on stderr which checkpoints failed, and why."""
+    for checkpoint, why in failures.items():
+        click.echo(f"soapworks: {checkpoint} failed: {why}", err=True)
+
+
+def print_projections(projections: Sequence[Projection], *, as_json: bool) -> None:
+    """Print what a run would cost, checkpoint by checkpoint."""
+    if as_json:
+        print_json([asdict(p) | {"total_bytes": p.total_bytes} for p in projections])
+        return
+    for p in projections:
+        table = Table(title=p.checkpoint, title_justify="left", show_header=False)
+        missing = [layer for layer in p.layers if layer not in p.cached_layers]
+        left_out = f" ({p.n_unreadable} unreadable left out)" if p.n_unreadable else ""
+        table.add_row("images", f"{p.n_images} real{left_out}, {p.n_synthetic} synthetic")
+        table.add_row("preprocessing", p.preprocessing)
+        table.add_row("there already", ", ".join(p.cached_layers) or "nothing")
+        table.add_row("to be made", ", ".join(missing) or "nothing")
+        table.add_row("forward passes", f"{p.forward_passes} images")
+        for kind, n in p.products.items():
+            if n:
+                table.add_row(f"  {kind}", f"{n} products, {size(p.n_bytes[kind])}")
+        for mode, name in (("all", "features kept"), ("none", "features streamed")):
+            table.add_row(name, _cost(p.modes[mode], chosen=mode == p.keep_features))
+        if p.images_without_features:
+            table.add_row(
+                "without features",
+                f"{p.images_without_features} images: once photographs are added or removed, or "
+                "with another --moments-precision, they need a forward pass again",
+            )
+        table.add_row("disk", f"{size(p.total_bytes)} of {size(p.free_bytes)} free")
+        table.add_row("memory, extraction", f"{size(p.extraction_memory)} beside activations")
+        table.add_row("memory, statistics", f"at most {size(p.statistics_memory)} (--memory)")
+        console().print(table)
+
+
+def print_products(products: Sequence[Product], *, as_json: bool) -> None:
+    """Print a line per product."""
+    if as_json:
+        print_json([_outline(product) for product in products])
+        return
+    table = Table("kind", "key", "name", "facts", "size", "made")
+    kinds = list(RECIPES)
+    for product in sorted(products, key=lambda p: (kinds.index(p.kind), p.record["created"])):
+        outline = _outline(product)
+        table.add_row(
+            product.kind,
+            product.key[:12],
+            product.slug,
+            _facts_in_short(outline["facts"]),
+            size(outline["bytes"]),
+            str(outline["created"])[:19],
+        )
+    console().print(table if products else "the store is empty")
+
+
+def print_product(product: Product, *, top: int, as_json: bool) -> None:
+    """Print one product whole."""
+    outline = _outline(product) | {
+        "recipe": product.recipe,
+        "data": product.data.url,
+        "made_by": product.record["made_by"],
+        "files": product.record["files"],
+    }
+    scores = None
+    if SCORES_TABLE in product.record["files"]:
+        columns = HEAD_SCORES if product.kind == "heads" else SCORES
+        scores = read_scores(product.read(SCORES_TABLE), columns)
+    if as_json:
+        if scores is not None:
+            outline["scores"] = scores.to_dict("records")
+        print_json(outline)
+        return
+    out = console()
+    out.print(f"[bold]{product.kind} {product.slug}[/bold]  {product.key}", soft_wrap=True)
+    out.print(f"data: {product.data.url}", soft_wrap=True)
+    for title in ("recipe", "facts", "made_by"):
+        out.print(f"[bold]{title}[/bold]")
+        for name, value in outline[title].items():
+            out.print(f"  {name}: {_short(value)}", soft_wrap=True, markup=False)
+    out.print(f"[bold]files[/bold] {len(outline['files'])}, {size(outline['bytes'])}")
+    for name, file in list(outline["files"].items())[:20]:
+        out.print(f"  {name}  {size(file['bytes'])}  {file['sha256'][:12]}", soft_wrap=True)
+    if scores is not None:
+        table = Table(*[c for c in scores.columns if c != "layer"], title="best components")
+        for row in scores.sort_values("rank").head(top).to_dict("records"):
+            table.add_row(*(cell(str(c), v) for c, v in row.items() if c != "layer"))
+        out.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON; what is not a number (NaN) becomes null."""
+    click.echo(json.dumps(_jsonable(value), indent=2))
+
+
+def cell(name: str, value: Any) -> str:
+    """Return a table's cell."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if "share" in name:
+        return f"{value:.1%}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def console() -> Console:
+    """Return the console of standard output, wide where it is no terminal."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def _cost(cost: Cost, *, chosen: bool) -> str:
+    besides = f", {size(cost.work_bytes)} more while it runs" if cost.work_bytes else ""
+    mark = " (as asked)" if chosen else ""
+    return f"{cost.forward_passes} forward passes, {size(cost.disk_bytes)} on disk{besides}{mark}"
+
+
+def _outline(product: Product) -> dict[str, Any]:
+    return {
+        "kind": product.kind,
+        "key": product.key,
+        "slug": product.slug,
+        "location": product.location.url,
+        "created": product.record["created"],
+        "bytes": sum(file["bytes"] for file in product.record["files"].values()),
+        "facts": product.record["facts"],
+    }
+
+
+def _facts_in_short(facts: dict[str, Any]) -> str:
+    names = ("identifier", "folder", "n_images", "n_tokens", "top_si", "n_invariant")
+    return ", ".join(f"{name} {cell(name, facts[name])}" for name in names if name in facts)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    return value

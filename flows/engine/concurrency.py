@@ -1,0 +1,70 @@
+"""Slots for forward passes: how many runs may compute at once is a limit that Prefect keeps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.concurrency.sync import concurrency
+
+from soapworks.errors import EngineError
+from soapworks.tasks.settings import RunOptions
+
+GPU_LIMIT = "soapworks-gpu"
+"""Limit that runs on CUDA devices take a slot of; where the server has none there is no limit."""
+
+LEASE_SECONDS = 60.0
+"""After so long the slot of a killed run is free again; Prefect's shortest."""
+
+
+@contextmanager
+def forward_pass_limit(options: RunOptions) -> Iterator[None]:
+    """Hold a slot of the run's concurrency limit inside the block, waiting until one is free.
+
+    Raises
+    ------
+    EngineError
+        Where the options name a limit that the server does not have.
+    """
+    name = options.concurrency_limit or _default_limit(options)
+    if name is None:
+        yield
+        return
+    named = options.concurrency_limit is not None
+    if named:
+        _require_limit(name)
+    # A lease that could not be renewed once must not end hours of passes.
+    with concurrency(
+        name,
+        occupy=1,
+        strict=named,
+        lease_duration=LEASE_SECONDS,
+        raise_on_lease_renewal_failure=False,
+    ):
+        yield
+
+
+def _default_limit(options: RunOptions) -> str | None:
+    """Return the limit for CUDA devices; on a cluster its resources say what runs at once."""
+    from soapworks.tasks.passes.loading import resolve_device
+
+    if options.dask is not None:
+        return None
+    return GPU_LIMIT if resolve_device(options.device).startswith("cuda") else None
+
+
+def _require_limit(name: str) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        with get_client(sync_client=True) as client:
+            limit = client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound as error:
+        raise EngineError(
+            f"the Prefect server has no concurrency limit {name!r}: create it with `prefect gcl "
+            f"create {name} --limit 1`, or leave --concurrency-limit out."
+        ) from error
+    if not limit.active:
+        raise EngineError(
+            f"the concurrency limit {name!r} is switched off: switch it on with `prefect gcl "
+            f"enable {name}`, or leave --concurrency-limit out."
+        )

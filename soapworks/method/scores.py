@@ -1,0 +1,221 @@
+"""Semantic invariance per component, and how sure it is."""
+
+from typing import Any
+
+import numpy as np
+
+from soapworks.errors import InputError
+from soapworks.method._tokens import to_array
+
+#: Scores above it count as semantically invariant (the paper's threshold).
+INVARIANCE_THRESHOLD = 0.75
+
+
+def semantic_invariance(p: Any, q: Any) -> np.ndarray:
+    """Return the semantic invariance of two response rates, elementwise (METHOD section 5).
+
+    Parameters
+    ----------
+    p, q : array or tensor, broadcastable
+        Fractions of real and of synthetic images with a positive response, within [0, 1].
+
+    Returns
+    -------
+    s : float64, within [0, 1]; 1 at p = q = 0 or 1, .7071 at p = q = .5, 0 at p = 0, q = 1
+
+    Raises
+    ------
+    InputError
+        For values outside [0, 1] or NaN.
+    """
+    p, q = np.asarray(to_array(p), np.float64), np.asarray(to_array(q), np.float64)
+    for name, rate in (("p", p), ("q", q)):
+        if not np.all((rate >= 0) & (rate <= 1)):
+            raise InputError(f"response rates must lie within [0, 1], and some of {name} do not")
+    return _invariance(p, q)
+
+
+def score_components(
+    real_counts: Any, n_real: int, synthetic_counts: Any, n_synthetic: int
+) -> np.ndarray:
+    """Return the score of every component: the mean over positions (METHOD section 5).
+
+    Parameters
+    ----------
+    real_counts, synthetic_counts : (R, C, D) integer
+        Images with a positive response; see `count_responses`.
+    n_real, n_synthetic : int
+        Images counted.
+
+    Returns
+    -------
+    scores : (D,) float64
+
+    Raises
+    ------
+    InputError
+        When shapes differ, there are no images, or a count exceeds its number of images.
+    """
+    p = _rates(real_counts, n_real, "real")
+    q = _rates(synthetic_counts, n_synthetic, "synthetic")
+    if p.ndim != 3 or p.shape != q.shape:
+        raise InputError(
+            "counts of both domains must be (R, C, D) and alike, not "
+            f"{p.shape} (real) and {q.shape} (synthetic)"
+        )
+    return _invariance(p, q).mean(axis=(0, 1))
+
+
+def score_errors(
+    real_block_counts: Any,
+    real_block_sizes: Any,
+    synthetic_block_counts: Any,
+    synthetic_block_sizes: Any,
+) -> np.ndarray:
+    """Return jackknife standard errors of the scores over blocks of images (METHOD section 5).
+
+    Blocks are left out one at a time. Both domains are independent samples, so the variance is the
+    jackknife variance over real blocks (all synthetic images kept) plus the one over synthetic
+    blocks (all real images kept). Blocks may differ in size, as the last one does: with h_j = n/m_j
+    for a block of m_j of n images, pseudo-values are t_j = h_j s - (h_j - 1) s_(j), and the
+    variance is the mean over blocks of (t_j - t)^2 / (h_j - 1), where
+    t = g s - sum_j (1 - m_j/n) s_(j) over g blocks: the delete-m_j jackknife.
+
+    Parameters
+    ----------
+    real_block_counts : (B, R, C, D) integer
+        Counts of each block alone.
+    real_block_sizes : (B,) integer
+        Images of each block.
+    synthetic_block_counts, synthetic_block_sizes
+        The same for the synthetic images; the number of blocks may differ.
+
+    Returns
+    -------
+    errors : (D,) float64
+        NaN throughout when a domain has fewer than two blocks: nothing can be said then.
+
+    Raises
+    ------
+    InputError
+        When shapes do not belong together, a block is empty or a count exceeds its block.
+
+    References
+    ----------
+    Busing, Meijer and van der Leeden, "Delete-m jackknife for unequal m", Statistics and Computing
+    9 (1999) 3-8.
+    """
+    real, n_real = _blocks(real_block_counts, real_block_sizes, "real")
+    synthetic, n_synthetic = _blocks(synthetic_block_counts, synthetic_block_sizes, "synthetic")
+    if real.shape[1:] != synthetic.shape[1:]:
+        raise InputError(
+            f"blocks of both domains must have the same positions and channels, not "
+            f"{real.shape[1:]} (real) and {synthetic.shape[1:]} (synthetic)"
+        )
+    p = real.sum(axis=0, dtype=np.int64) / n_real.sum()
+    q = synthetic.sum(axis=0, dtype=np.int64) / n_synthetic.sum()
+    # The formula treats p and q alike, so one function does for both domains.
+    variance = _jackknife_variance(real, n_real, q) + _jackknife_variance(synthetic, n_synthetic, p)
+    return np.sqrt(variance)
+
+
+def invariant_variance_share(
+    scores: Any, explained_variance: Any, *, threshold: float = INVARIANCE_THRESHOLD
+) -> float:
+    """Return the share of total variance in components that score above ``threshold``.
+
+    It tells layers apart where the number of such components does not (METHOD section 5): a weak
+    component may be invariant without mattering. 0 when there is no variance at all.
+
+    Raises
+    ------
+    InputError
+        When both are not (D,), a score is NaN, or a variance is negative or not finite.
+    """
+    scores = check_scores(scores)
+    variance = np.asarray(to_array(explained_variance), np.float64)
+    if variance.shape != scores.shape:
+        raise InputError(
+            f"{scores.size} scores need as many explained variances, not shape {variance.shape}"
+        )
+    if not np.all((variance >= 0) & np.isfinite(variance)):
+        raise InputError("explained variances must be finite and at least 0")
+    total = variance.sum()
+    return float(variance[scores > threshold].sum() / total) if total else 0.0
+
+
+def rank_components(scores: Any) -> np.ndarray:
+    """Return every component's rank, (D,) int64: 0 for the highest score (METHOD section 6).
+
+    Components with equal scores rank in order of their index.
+
+    Raises
+    ------
+    InputError
+        When scores are not (D,) or hold NaN.
+    """
+    scores = check_scores(scores)
+    ranks = np.empty(scores.size, np.int64)
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(scores.size)
+    return ranks
+
+
+def check_scores(scores: Any) -> np.ndarray:
+    """Return scores as (D,) float64 or raise InputError (another shape, NaN)."""
+    scores = np.asarray(to_array(scores), np.float64)
+    if scores.ndim != 1:
+        raise InputError(f"scores must be one number per component, (D,), not {scores.shape}")
+    if np.isnan(scores).any():
+        first = int(np.flatnonzero(np.isnan(scores))[0])
+        raise InputError(f"the score of component {first} is NaN; compute the scores again")
+    return scores
+
+
+def _invariance(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    agreement = p * q + (1 - p) * (1 - q)
+    return 2 * agreement / (np.sqrt(p**2 + (1 - p) ** 2) + np.sqrt(q**2 + (1 - q) ** 2))
+
+
+def _jackknife_variance(counts: np.ndarray, sizes: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the delete-one-block variance (D,) of the scores, rates ``other`` held fixed."""
+    n_blocks, n_images = len(sizes), sizes.sum()
+    if n_blocks < 2:
+        return np.full(counts.shape[-1], np.nan)
+    total = counts.sum(axis=0, dtype=np.int64)
+    score = _invariance(total / n_images, other).mean(axis=(0, 1))
+    left_out = np.stack(
+        [
+            _invariance((total - block) / (n_images - size), other).mean(axis=(0, 1))
+            for block, size in zip(counts, sizes, strict=True)
+        ]
+    )
+    h = (n_images / sizes)[:, None]
+    pseudo = h * score - (h - 1) * left_out
+    centre = n_blocks * score - ((1 - 1 / h) * left_out).sum(axis=0)
+    return ((pseudo - centre) ** 2 / (h - 1)).mean(axis=0)
+
+
+def _rates(counts: Any, n_images: int, domain: str) -> np.ndarray:
+    counts = to_array(counts)
+    if n_images < 1:
+        raise InputError(f"scores need at least 1 {domain} image, and there are {n_images}")
+    if counts.size and (counts.min() < 0 or counts.max() > n_images):
+        raise InputError(
+            f"counts of {domain} images must lie within 0 and {n_images}, the number of images, "
+            f"and reach from {counts.min()} to {counts.max()}"
+        )
+    return counts / n_images
+
+
+def _blocks(counts: Any, sizes: Any, domain: str) -> tuple[np.ndarray, np.ndarray]:
+    counts, sizes = to_array(counts), to_array(sizes)
+    if counts.ndim != 4 or sizes.shape != counts.shape[:1] or not len(sizes):
+        raise InputError(
+            f"{domain} blocks need counts (B, R, C, D) and sizes (B,), B >= 1, not "
+            f"{counts.shape} and {sizes.shape}"
+        )
+    if sizes.min() < 1:
+        raise InputError(f"a block of {domain} images is empty; leave it out")
+    if counts.size and (counts.min() < 0 or np.any(counts > sizes[:, None, None, None])):
+        raise InputError(f"a count of a block of {domain} images exceeds the size of the block")
+    return counts, sizes

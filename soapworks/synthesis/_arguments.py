@@ -1,0 +1,50 @@
+"""The arguments of synthetic images: checked once, at the door, and made a recipe."""
+
+import hashlib
+import operator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from soapworks.errors import InputError
+from soapworks.synthesis._noise import NoiseRecipe
+
+SPECS: dict[str, int] = {"authors": 1, "balanced": 1}
+"""Version of each spec. ``authors`` is METHOD 1's table; ``balanced`` differs in its gradients."""
+
+_MAX_SEED = 2**63 - 1
+
+
+def checked_recipe(spec: str, seed: int, size: int) -> NoiseRecipe:
+    """Return the recipe of these arguments of `soapworks.synthesize`, or raise InputError."""
+    if spec not in SPECS:
+        raise InputError(f"Unknown noise spec {spec!r}: choose of {', '.join(SPECS)}.")
+    seed, size = _checked_integer("seed", seed), _checked_integer("size", size)
+    if not 0 <= seed <= _MAX_SEED:
+        raise InputError(f"A noise seed lies between 0 and 2**63 - 1: got {seed}.")
+    if size < 2:
+        raise InputError(f"Synthetic images are at least 2 pixels wide: got size {size}.")
+    digest = hashlib.sha256(f"soapworks noise {spec} {SPECS[spec]}".encode()).digest()
+    key = (seed, int.from_bytes(digest[:8], "big"))
+    return NoiseRecipe(key=key, size=size, balanced=spec == "balanced")
+
+
+def _checked_integer(name: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"The {name} of synthetic images is an integer: got {value!r}.") from None
+
+
+def checked_indices(indices: ArrayLike) -> list[int]:
+    """Return the indices as Python integers, or raise InputError."""
+    array = np.asarray(indices)
+    if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
+        raise InputError(
+            "Indices of synthetic images are a sequence of integers from 0 to 2**63 - 1, such as "
+            f"range(64): got {indices!r}."
+        )
+    if len(array) and (array.min() < 0 or array.max() > _MAX_SEED):
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise InputError(f"Indices of synthetic images run from 0 to 2**63 - 1: got {wrong}.")
+    return [int(i) for i in array]

@@ -1,0 +1,114 @@
+"""The lease that stands on a product, as anybody sees it; the protocol is in ``leases.py``."""
+
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from soapworks.errors import DamagedProductError, MissingProductError
+from soapworks.storage_schemas.layout.names import decode
+from soapworks.storage_schemas.leasing.processes import is_dead
+from soapworks.storage_schemas.locations.location import Location
+
+MAX_SECONDS = 3600.0
+"""No lease is believed to need longer to expire, whatever its file says."""
+
+_FILE = re.compile(r"lease-(\d{6,})\.json")
+_LIMIT = 2**16
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """The lease that stands on a product.
+
+    Attributes
+    ----------
+    file
+        Location of its file.
+    number
+        Its number.
+    content
+        The file's fields; empty if they cannot be read.
+    expired
+        Whether it may be taken over now.
+    """
+
+    file: Location
+    number: int
+    content: dict[str, Any]
+    expired: bool
+
+    def __str__(self) -> str:
+        """Return the holder in words."""
+        words = {key: str(self.content.get(key, "?"))[:80] for key in ("host", "pid", "since")}
+        return f"host {words['host']}, pid {words['pid']}, since {words['since']}"
+
+
+def holding(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | None:
+    """Return the lease that stands on the product in ``folder``, None if there is none.
+
+    Looking is observing: a lease that was unchanged over ``seconds`` of looking has expired.
+
+    Parameters
+    ----------
+    default_seconds
+        Expiry of a lease whose file cannot be read.
+    """
+    number = max(numbers(folder), default=0)
+    if not number:
+        return None
+    file = folder / file_name(number)
+    try:
+        data = file.read_bytes(limit=_LIMIT)
+    except MissingProductError:
+        return holding(folder) if max(numbers(folder), default=0) > number else None
+    try:
+        content = decode(data, file)
+    except DamagedProductError:
+        content = {}
+    seconds = content.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        seconds = default_seconds
+    unchanged = _observed.unchanged_for(file.url, data)
+    expired = unchanged > min(seconds, MAX_SECONDS) or is_dead(content)
+    return LeaseState(file, number, content, expired)
+
+
+def file_name(number: int) -> str:
+    """Return the name of the file of a lease with this number."""
+    return f"lease-{number:06d}.json"
+
+
+def holds(file: Location, token: str) -> bool:
+    """Return whether a lease's file is there and carries ``token``."""
+    try:
+        return decode(file.read_bytes(limit=_LIMIT), file).get("token") == token
+    except (MissingProductError, DamagedProductError):
+        return False
+
+
+def numbers(folder: Location) -> list[int]:
+    """Return the numbers of the lease files in ``folder``, ascending."""
+    return sorted(int(found[1]) for name in folder.names() if (found := _FILE.fullmatch(name)))
+
+
+class _Observations:
+    """When each lease was first seen as it is now, by this process's own clock."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._lock = threading.Lock()
+
+    def unchanged_for(self, url: str, data: bytes) -> float:
+        """Return for how many seconds the file has been seen with these very bytes."""
+        now = time.monotonic()
+        with self._lock:
+            before = self._seen.get(url)
+            if before is None or before[0] != data:
+                self._seen[url] = (data, now)
+                return 0.0
+            return now - before[1]
+
+
+_observed = _Observations()

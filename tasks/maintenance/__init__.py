@@ -1,0 +1,4 @@
+"""Care of a store: verify, repair, make room.
+
+Imports storage_schemas, plan and stages. Read ``verify.py`` first.
+"""

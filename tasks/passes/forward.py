@@ -1,0 +1,186 @@
+"""The forward passes of an extraction: batches through a backbone, a block at a time.
+
+On a GPU a batch's features are cast there, copied into page-locked memory while the next batch is
+already being computed, and looked at one batch late. On a CPU the same code runs in turn.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from soapworks.errors import PrecisionError
+from soapworks.storage_schemas.layout.recipes import FeaturesRecipe
+from soapworks.tasks.events import Notice, emit
+from soapworks.tasks.passes.batches import BatchSize, block_spans, split_span
+from soapworks.tasks.passes.sources import ImageSource
+
+if TYPE_CHECKING:
+    from soapworks.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A batch on its way."""
+
+    block: int
+    """Number of the block it belongs to."""
+    start: int
+    """Number of its first image in the segment."""
+    features: dict[str, list[torch.Tensor]]
+    """Pieces of the batch's features per layer, in the stored dtype."""
+    finite: torch.Tensor
+    """Per layer, a sum that is finite if all its values are; on the host."""
+    copied: torch.cuda.Event | None
+    """Reached when the copies are done; None where they are done already."""
+
+
+def forward_blocks(
+    backbone: "Backbone",
+    todo: Mapping[int, Sequence[str]],
+    source: ImageSource,
+    recipe: FeaturesRecipe,
+    batch: BatchSize,
+    *,
+    on_device: bool = False,
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Yield (block number, features (image, row, column, channel) of each missing layer).
+
+    Parameters
+    ----------
+    backbone
+        The network, on its device.
+    todo
+        Layers that are missing, by block number.
+    source
+        The segment's images.
+    recipe
+        Any of the layers' recipes: block size and stored dtype are the same for all.
+    batch
+        Images per forward pass.
+    on_device
+        Leave features on the GPU where they were computed on one; else they come to the host.
+
+    Raises
+    ------
+    PrecisionError
+        NaN or infinity in the features, or values beyond the stored dtype.
+    """
+    parts: dict[str, list[torch.Tensor]] = {}
+    batches = _compute(backbone, todo, source, recipe, batch, on_device)
+    for batch_of, last in _one_behind(batches):
+        for layer, pieces in _arrived(batch_of, source, recipe).items():
+            parts.setdefault(layer, []).extend(pieces)
+        if last:
+            yield batch_of.block, {layer: torch.cat(some) for layer, some in parts.items()}
+            parts = {}
+
+
+def _compute(
+    backbone: "Backbone",
+    todo: Mapping[int, Sequence[str]],
+    source: ImageSource,
+    recipe: FeaturesRecipe,
+    batch: BatchSize,
+    on_device: bool,
+) -> Iterator[tuple[Computed, bool]]:
+    """Yield (batch, whether it is its block's last), each launched but maybe still under way."""
+    pieces = [
+        (number, piece, piece[1] == span[1])
+        for number, span in zip(
+            todo, block_spans(source.n_images, recipe.block_images, todo), strict=True
+        )
+        for piece in split_span(span, batch.size)
+    ]
+    images = source.batches([piece for _, piece, _ in pieces])
+    for (number, (start, _), last), inputs in zip(pieces, images, strict=True):
+        layers = todo[number]
+        yield _launch(backbone, inputs, layers, recipe, batch, number, start, on_device), last
+
+
+def _launch(
+    backbone: "Backbone",
+    images: torch.Tensor,
+    layers: Sequence[str],
+    recipe: FeaturesRecipe,
+    batch: BatchSize,
+    block: int,
+    start: int,
+    on_device: bool,
+) -> Computed:
+    dtype = getattr(torch, recipe.dtype)
+    while True:
+        features: dict[str, list[torch.Tensor]] = {layer: [] for layer in layers}
+        sums = []
+        try:
+            for some in images.split(batch.size):
+                for layer, values in backbone.features(some, layers).items():
+                    stored = values.to(dtype)
+                    sums.append(stored.sum(dtype=torch.float32))
+                    features[layer].append(stored if on_device else _to_host(stored))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            batch.halve(error)
+            emit(Notice(f"memory ran out: the batch is {batch.size} images from now on"))
+            continue
+        finite = _to_host(torch.stack(sums))
+        copied = None
+        if sums[0].is_cuda:
+            copied = torch.cuda.Event()
+            copied.record()
+        return Computed(block, start, features, finite, copied)
+
+
+def _to_host(values: torch.Tensor) -> torch.Tensor:
+    """Start the copy to page-locked memory; on a CPU nothing is to be copied."""
+    if not values.is_cuda:
+        return values.cpu()
+    return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
+
+
+def _one_behind(
+    batches: Iterator[tuple[Computed, bool]],
+) -> Iterator[tuple[Computed, bool]]:
+    """Yield each batch after the next one was launched, where a device works on its own."""
+    waiting: deque[tuple[Computed, bool]] = deque()
+    for item in batches:
+        waiting.append(item)
+        if item[0].copied is None or len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _arrived(
+    batch: Computed, source: ImageSource, recipe: FeaturesRecipe
+) -> dict[str, list[torch.Tensor]]:
+    """Return the batch's features once they are there, refused where not finite."""
+    if batch.copied is not None:
+        batch.copied.synchronize()
+    if not torch.isfinite(batch.finite).all():
+        for layer, pieces in batch.features.items():
+            _check_finite(torch.cat(pieces).cpu().numpy(), layer, source, batch.start, recipe)
+    return batch.features
+
+
+def _check_finite(
+    values: np.ndarray, layer: str, source: ImageSource, start: int, recipe: FeaturesRecipe
+) -> None:
+    """Refuse NaN and infinity, naming layer, image and channel."""
+    bad = np.argwhere(~np.isfinite(values))
+    if not len(bad):
+        return
+    image, row, column, channel = (int(i) for i in bad[0])
+    value = values[image, row, column, channel]
+    cure = (
+        f"values beyond {np.finfo(recipe.dtype).max:g} overflow the stored {recipe.dtype}: run "
+        "with --store-dtype float32 (if it persists, with --precision float32)"
+        if np.isinf(value) and recipe.dtype == "float16"
+        else "the weights or the precision of the forward pass are at fault: try --precision "
+        "float32, and check the checkpoint"
+    )
+    raise PrecisionError(
+        f"{recipe.subject.architecture} {layer}: {value} in channel {channel} at row {row}, column "
+        f"{column} of {source.name(start + image)} ({len(bad)} such values in the batch); {cure}."
+    )

@@ -1,0 +1,155 @@
+"""Charts of a report: drawn by matplotlib, coloured by the page they stand on.
+
+A chart is SVG for use inside of HTML. Colours are named by the page's style (``--ink`` and so on),
+so that a chart is as legible on a dark page as on a light one.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from soapworks.tasks.stages.score import THRESHOLD
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+UNINFORMATIVE = 2**-0.5
+"""The score of a component that responds to real and synthetic images independently."""
+
+_N_MARKED = 32
+"""Components with a dot of their own; the line goes on without."""
+
+# Colours that nobody else uses stand for the page's own until the chart is written.
+_COLOURS = {
+    "ink": "#010203",
+    "faint": "#010204",
+    "line": "#010205",
+    "accent": "#010206",
+}
+
+_STYLE: Any = {
+    "svg.hashsalt": "soapworks",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _COLOURS["faint"],
+    "axes.labelcolor": _COLOURS["ink"],
+    "text.color": _COLOURS["ink"],
+    "xtick.color": _COLOURS["ink"],
+    "ytick.color": _COLOURS["ink"],
+    "legend.frameon": False,
+    "path.simplify_threshold": 0.5,
+}
+
+
+def by_rank(scores: pd.DataFrame) -> str:
+    """Return the chart of a layer's scores by rank, with a band of two standard errors.
+
+    Parameters
+    ----------
+    scores
+        The layer's score table.
+    """
+    table = scores.sort_values("rank")
+    rank = table["rank"].to_numpy() + 1
+    si, error = table["si"].to_numpy(), 2 * table["standard_error"].fillna(0).to_numpy()
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        axes.fill_between(
+            rank, si - error, si + error, color=_COLOURS["line"], alpha=0.25, linewidth=0
+        )
+        look: Any = {"marker": "o", "markersize": 2.5, "markevery": slice(0, _N_MARKED)}
+        axes.plot(rank, si, color=_COLOURS["line"], linewidth=1.2, **look)
+        _draw_limits(axes)
+        axes.set_xscale("log")
+        axes.set_xlim(0.9, max(rank[-1] * 1.1, 2))
+        ticks = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+        axes.set_xticks([tick for tick in ticks if tick <= rank[-1]])
+        axes.get_xaxis().set_major_formatter(lambda value, _: f"{value:g}")
+        axes.get_xaxis().set_minor_locator(_no_ticks())
+        axes.set_ylim(min(0.6, float(np.min(si - error)) - 0.02), 1.005)
+        axes.set_xlabel("rank of the component, highest SI first")
+        axes.set_ylabel("SI")
+
+    return _svg(draw, (8.6, 3.2))
+
+
+def by_layer(
+    layers: Sequence[str], si: Sequence[float], error: Sequence[float], share: Sequence[float]
+) -> str:
+    """Return the chart of layers: highest SI with two standard errors, variance above .75.
+
+    Parameters
+    ----------
+    layers
+        Names, in forward order.
+    si, error, share
+        Highest SI, its standard error (NaN where not known), variance share in [0, 1].
+    """
+    place = np.arange(len(layers))
+
+    def draw(figure: "Figure") -> None:
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+        bars = np.nan_to_num(2 * np.asarray(error, float))
+        top.errorbar(
+            place, si, yerr=bars, color=_COLOURS["line"], marker="o", markersize=4, capsize=3
+        )
+        _draw_limits(top)
+        top.set_ylim(min(0.6, float(np.min(np.asarray(si) - bars)) - 0.02), 1.005)
+        top.set_ylabel("highest SI")
+        below.bar(place, [100 * one for one in share], color=_COLOURS["accent"], width=0.6)
+        below.set_ylim(0, max(1.0, 110 * max(share)))
+        below.set_ylabel("% of variance\nabove .75")
+        below.set_xticks(place)
+        below.set_xticklabels(layers, rotation=35, ha="right", parse_math=False)
+
+    return _svg(draw, (8.6, 4.2))
+
+
+def _draw_limits(axes: "Axes") -> None:
+    axes.axhline(THRESHOLD, color=_COLOURS["accent"], linestyle="--", linewidth=1)
+    axes.axhline(UNINFORMATIVE, color=_COLOURS["faint"], linestyle=":", linewidth=1.2)
+    # Beside the axes, where no curve runs into them.
+    look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8}
+    axes.annotate(".75", (1.01, THRESHOLD), color=_COLOURS["accent"], va="bottom", **look)
+    axes.annotate(".7071", (1.01, UNINFORMATIVE), color=_COLOURS["ink"], va="center", **look)
+
+
+def _no_ticks() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
+
+
+def _svg(draw: Any, size: tuple[float, float]) -> str:
+    """Return a figure as SVG for use inside of HTML; equal input, equal text."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        figure.patch.set_visible(False)
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
+        text = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(text, format="svg", metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for name, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    # The page's own fonts; a comment's text is the label's once more.
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"(font(?:-family)?: [^;\"]*?)'[^\"]*?(?=[;\"])", r"\1sans-serif", svg)
+    return svg.strip()

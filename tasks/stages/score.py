@@ -1,0 +1,102 @@
+"""Score the components of a layer and tabulate them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from soapworks.method.scores import (
+    invariant_variance_share,
+    rank_components,
+    score_components,
+    score_errors,
+)
+from soapworks.storage_schemas.layout.recipes import ScoresRecipe
+from soapworks.storage_schemas.layout.tables import SCORES_TABLE, read_scores, write_scores
+from soapworks.storage_schemas.store import Attempt, Product, Store
+from soapworks.tasks.get_or_make import get_or_make
+from soapworks.tasks.stages.conditions import measurement
+from soapworks.tasks.stages.respond import components_of, read_responses
+
+THRESHOLD = 0.75
+"""The paper's threshold for "semantically invariant"."""
+
+
+def make_scores(
+    store: Store,
+    recipe: ScoresRecipe,
+    pca_product: Product,
+    real: Sequence[Product],
+    synthetic: Sequence[Product],
+) -> Product:
+    """Return the score table of a layer (METHOD 5); its facts are the layer's summary."""
+
+    def make(attempt: Attempt) -> dict[str, Any]:
+        (pca,) = components_of([pca_product])
+        real_counts, real_sizes = read_responses(real)
+        synthetic_counts, synthetic_sizes = read_responses(synthetic)
+        p = real_counts.sum(0) / real_sizes.sum()
+        q = synthetic_counts.sum(0) / synthetic_sizes.sum()
+        si = score_components(
+            real_counts.sum(0), real_sizes.sum(), synthetic_counts.sum(0), synthetic_sizes.sum()
+        )
+        errors = score_errors(real_counts, real_sizes, synthetic_counts, synthetic_sizes)
+        variance = pca.explained_variance
+        table = pd.DataFrame(
+            {
+                "layer": recipe.subject.layer,
+                "component": np.arange(len(si)),
+                "explained_variance": variance,
+                "variance_share": variance / variance.sum() if variance.sum() else variance,
+                "mean_p": p.mean((0, 1)),
+                "mean_q": q.mean((0, 1)),
+                "si": si,
+                "standard_error": errors,
+                "rank": rank_components(si),
+            }
+        )
+        attempt.writer.write(SCORES_TABLE, write_scores(table))
+        return {
+            "n_real": int(real_sizes.sum()),
+            "n_synthetic": int(synthetic_sizes.sum()),
+            **summary(table),
+            "measured": measurement(real=_noted(real), synthetic=_noted(synthetic)),
+        }
+
+    return get_or_make(store, recipe, make)
+
+
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a layer's summary from its score table.
+
+    Returns
+    -------
+    dict
+        ``n_invariant`` (components above .75), ``invariant_variance_share`` (their share of the
+        total variance), and of the highest score ``top_si``, ``top_standard_error`` and
+        ``top_component``.
+    """
+    top = table.loc[table["rank"] == 0].iloc[0]
+    error = float(top["standard_error"])
+    return {
+        "n_components": len(table),
+        "n_invariant": int((table["si"] > THRESHOLD).sum()),
+        "invariant_variance_share": float(
+            invariant_variance_share(
+                table["si"].to_numpy(), table["explained_variance"].to_numpy(), threshold=THRESHOLD
+            )
+        ),
+        "top_si": float(top["si"]),
+        "top_standard_error": None if np.isnan(error) else error,
+        "top_component": int(top["component"]),
+    }
+
+
+def _noted(responses: Sequence[Product]) -> list[dict[str, Any]]:
+    return [one.facts.get("seen", {}) for one in responses]
+
+
+def read_score_table(product: Product) -> pd.DataFrame:
+    """Return the table that a product of scores holds."""
+    return read_scores(product.read(SCORES_TABLE))

@@ -1,0 +1,186 @@
+"""Scores against training steps: tables and pictures of every run in a watched folder.
+
+What is drawn follows from what is remembered of the checkpoints alone, so whoever comes later
+draws what a killed process left undrawn.
+"""
+
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from soapworks.errors import DamagedProductError, MissingProductError
+from soapworks.storage_schemas.layout.names import decode, encode
+from soapworks.storage_schemas.leasing import leases
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.watch.rules import CheckpointState
+from soapworks.tasks.watch.state import Watch
+from soapworks.tasks.watch.steps import TrainingStep, step_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CURVES = "curves"
+"""Folder of the curves, in that of the watch."""
+
+DRAWN = "drawn.json"
+"""Of what the curves that are there were drawn."""
+
+VERSION = 1
+"""Raised when the same scores give another table or picture."""
+
+COLUMNS = {
+    "run": "str",
+    "unit": "str",
+    "step": "int64",
+    "checkpoint": "str",
+    "digest": "str",
+    "layer": "str",
+    "top_si": "float64",
+    "top_standard_error": "float64",
+    "top_component": "int64",
+    "n_invariant": "int64",
+    "invariant_variance_share": "float64",
+    "n_components": "int64",
+    "n_real": "int64",
+    "n_synthetic": "int64",
+    "head": "str",
+}
+"""Columns of a run's table, a row per (step, layer) by ascending step, layers in forward order."""
+
+_WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The curve of one training run, as it lies in the store."""
+
+    run: str
+    """Name of the checkpoints with ``*`` for their numbers."""
+    table: "pd.DataFrame"
+    """Its table; see ``COLUMNS``."""
+    picture: Location
+    csv: Location
+    parquet: Location
+
+
+def tabulate(arrivals: Mapping[str, CheckpointState]) -> "dict[str, pd.DataFrame]":
+    """Return run -> table of all runs of which something is scored.
+
+    Parameters
+    ----------
+    arrivals
+        What is remembered of the checkpoints, those that are no longer there included. Of two
+        that are of one step (the same in two formats) the one that was scored later counts.
+    """
+    import pandas as pd
+
+    points: dict[str, dict[int, tuple[TrainingStep, CheckpointState]]] = {}
+    for arrival in sorted(arrivals.values(), key=lambda one: (one.since, one.path)):
+        step = step_of(arrival.path)
+        if step is not None and arrival.scores:
+            points.setdefault(step.run, {})[step.number] = (step, arrival)
+    tables = {}
+    for run, steps in sorted(points.items()):
+        rows = []
+        for _, (step, arrival) in sorted(steps.items()):
+            for one in arrival.scores:
+                facts = one.model_dump()
+                rows.append(
+                    {
+                        "run": run,
+                        "unit": step.unit,
+                        "step": step.number,
+                        "checkpoint": arrival.path,
+                        "digest": arrival.digest,
+                        "head": facts.pop("key"),
+                        **facts,
+                    }
+                )
+        tables[run] = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return tables
+
+
+def update_curves(watch: Watch) -> list[Curve]:
+    """Write the curves if there are newer scores; return those of all runs, or none.
+
+    Returns
+    -------
+    list of Curve
+        Empty where nothing changed, or where another process keeps writing them: what it does
+        not know of is drawn at the next occasion.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read or written.
+    """
+    folder = watch.place / CURVES
+    if not are_behind(watch):
+        return []
+    lease = _acquire(watch, folder)
+    if lease is None:
+        return []
+    try:
+        tables = tabulate(watch.read_all())
+        curves = [_write(watch, folder, run, table) for run, table in tables.items()]
+        lease.check()
+        signature = _signature(watch, tables)
+        (folder / DRAWN).write_bytes(encode({"format": 1, "of": signature}), durable=False)
+    finally:
+        lease.release()
+    return curves
+
+
+def are_behind(watch: Watch) -> bool:
+    """Return whether scores are remembered that no curve shows yet."""
+    return _drawn(watch.place / CURVES) != _signature(watch, tabulate(watch.read_all()))
+
+
+def _write(watch: Watch, folder: Location, run: str, table: "pd.DataFrame") -> Curve:
+    from soapworks.tasks.reports.curve_picture import draw
+
+    words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")[:60].strip("-") or "steps"
+    name = f"{words}-{hashlib.sha256(run.encode()).hexdigest()[:6]}"
+    kind = watch.watching.chart
+    parquet = io.BytesIO()
+    table.to_parquet(parquet, index=False)
+    curve = Curve(
+        run, table, folder / f"{name}.{kind}", folder / f"{name}.csv", folder / f"{name}.parquet"
+    )
+    curve.parquet.write_bytes(parquet.getvalue(), durable=False)
+    curve.csv.write_bytes(table.to_csv(index=False, lineterminator="\n").encode(), durable=False)
+    title = f"{watch.folder.name}/{run}" if watch.folder.name else run
+    curve.picture.write_bytes(draw(table, title=title, kind=kind), durable=False)
+    return curve
+
+
+def _acquire(watch: Watch, folder: Location) -> leases.Lease | None:
+    end = time.monotonic() + _WAIT_SECONDS
+    while (lease := leases.acquire(folder, watch.store.lease_seconds)) is None:
+        if time.monotonic() > end:
+            return None
+        time.sleep(_POLL_SECONDS)
+    return lease
+
+
+def _signature(watch: Watch, tables: "Mapping[str, pd.DataFrame]") -> str | None:
+    """Return what stands for the tables; None where there is nothing to draw."""
+    if not tables:
+        return None
+    drawn: dict[str, Any] = {run: table.to_csv(index=False) for run, table in tables.items()}
+    what = json.dumps([VERSION, watch.watching.chart, drawn])
+    return hashlib.sha256(what.encode()).hexdigest()
+
+
+def _drawn(folder: Location) -> str | None:
+    try:
+        of = decode((folder / DRAWN).read_bytes(limit=1 << 16), folder / DRAWN).get("of")
+    except (MissingProductError, DamagedProductError):
+        return None
+    return of if isinstance(of, str) else None

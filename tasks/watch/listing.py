@@ -1,0 +1,222 @@
+"""Look for checkpoints in a folder, on a disk or behind a URL, without reading one.
+
+What counts, at any depth:
+
+* a folder that holds ``model.safetensors`` or ``pytorch_model.bin`` (or the index of a checkpoint
+  in shards) is one checkpoint in the Hugging Face form, and nothing else in it is one;
+* any other file with the suffix of a weights file is a checkpoint.
+
+Left alone are names that are hidden (``.name``) or temporary (``.tmp``, ``.part``, ``.partial``,
+``~`` at the end), files without a byte, and symbolic links (``last.pt`` is listed by its own name).
+A marker is a file ``NAME.done`` beside the checkpoint ``NAME``.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from soapworks.errors import InputError, SoapworksError
+from soapworks.images.walking import remote_fingerprint
+from soapworks.remote import RemoteError, file_system, in_short
+from soapworks.storage_schemas.locations.failures import UnreachableError
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.watch.rules import CheckpointFile
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
+WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""Endings of weights files and names of those in folders, the preferred one first: the same as in
+``soapworks.backbones``, which cannot be asked without torch."""
+
+MARKER = ".done"
+"""What a marker's name adds to that of its checkpoint."""
+
+_TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".swp", "~")
+_IN_SHARDS = tuple(f"{name}.index.json" for name in WEIGHTS_NAMES)
+CONFIG_NAME = "config.json"
+"""The configuration in such a folder."""
+
+Files = Mapping[str, tuple[int, str]]
+"""Path below the folder -> bytes and fingerprint."""
+
+
+def list_checkpoints(folder: Location, pattern: str = "*") -> list[CheckpointFile]:
+    """Return the checkpoints in a folder, sorted by path.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    pattern
+        Glob that the path below the folder or its last part must match, case included; ``*``
+        stands for ``/`` as well.
+
+    Raises
+    ------
+    InputError
+        A folder or bucket that is not there, is a file, or must not be listed.
+    UnreachableError
+        A storage that cannot be reached now.
+    """
+    files = _files_on_disk(folder) if folder.local_path else _files_behind_url(folder)
+    return [
+        sighting
+        for sighting in checkpoints_among(files)
+        if fnmatchcase(sighting.path, pattern)
+        or fnmatchcase(sighting.path.rpartition("/")[2], pattern)
+    ]
+
+
+def checkpoints_among(files: Files) -> list[CheckpointFile]:
+    """Return the checkpoints among the files of a folder, sorted by path.
+
+    Parameters
+    ----------
+    files
+        Path below the folder -> bytes and fingerprint.
+    """
+    visible = {path: facts for path, facts in files.items() if not _is_left_alone(path)}
+    whole = {
+        path.rpartition("/")[0]
+        for path in visible
+        if "/" in path and path.rpartition("/")[2] in (*WEIGHTS_NAMES, *_IN_SHARDS)
+    }
+    found = []
+    for folder in whole:
+        if any(other != folder and folder.startswith(f"{other}/") for other in whole):
+            continue
+        weights = next(
+            path
+            for name in (*WEIGHTS_NAMES, *_IN_SHARDS)
+            if (path := f"{folder}/{name}") in visible
+        )
+        facts = visible[weights]
+        config = visible.get(f"{folder}/{CONFIG_NAME}", (0, "none"))
+        # Its other files (optimizer, progress of the training) do not change what it is.
+        found.append((folder, facts[0], f"{facts[1]} {CONFIG_NAME}={config[1]}"))
+    for path, (n_bytes, fingerprint) in visible.items():
+        inside = any(path.startswith(f"{folder}/") for folder in whole)
+        if not inside and path.lower().endswith(SUFFIXES):
+            found.append((path, n_bytes, fingerprint))
+    return [
+        CheckpointFile(path, fingerprint, n_bytes, visible.get(path + MARKER, (0, ""))[1])
+        for path, n_bytes, fingerprint in sorted(found)
+        if n_bytes
+    ]
+
+
+class Observations:
+    """How long this process has seen each checkpoint as it is, by its own clock.
+
+    Clocks of two machines are never compared, so this is not remembered in the store: whoever
+    scores has looked twice itself. Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def unchanged_for(self, folder: Location, sighting: CheckpointFile, now: float) -> float:
+        """Return for how long a checkpoint has been seen with this fingerprint, seconds.
+
+        Parameters
+        ----------
+        folder, sighting
+            The checkpoint.
+        now
+            The time by a clock that never goes back, seconds.
+        """
+        name = (folder.url, sighting.path)
+        with self._lock:
+            fingerprint, since = self._seen.get(name, ("", now))
+            if fingerprint != sighting.fingerprint:
+                self._seen[name] = (sighting.fingerprint, now)
+                return 0.0
+            return now - since
+
+
+def _is_left_alone(path: str) -> bool:
+    parts = path.split("/")
+    return any(
+        part in ("", ".", "..") or part.startswith(".") or part.lower().endswith(_TEMPORARY)
+        for part in parts
+    )
+
+
+def _files_on_disk(folder: Location) -> Files:
+    root = Path(folder.url)
+    if not root.exists():
+        raise InputError(f"There is no folder {folder}: name the one that checkpoints come into.")
+    if not root.is_dir():
+        raise InputError(f"{folder} is a file: name the folder that checkpoints come into.")
+    found: dict[str, tuple[int, str]] = {}
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        try:
+            with os.scandir(f"{folder.url}/{prefix}") as entries:
+                for entry in entries:
+                    _note(entry, prefix + entry.name, found, folders)
+        except FileNotFoundError:
+            if not prefix:
+                raise UnreachableError(f"{folder} went away while it was listed.") from None
+        except PermissionError as error:
+            raise InputError(
+                f"{error.filename or folder} cannot be listed: permission denied; check the "
+                "rights of this user."
+            ) from error
+        except OSError as error:
+            raise UnreachableError(
+                f"{folder} cannot be listed: {error.strerror or error}."
+            ) from error
+    return found
+
+
+def _note(
+    entry: "os.DirEntry[str]", path: str, found: dict[str, tuple[int, str]], folders: list[str]
+) -> None:
+    try:
+        path.encode()
+        if entry.is_dir(follow_symlinks=False):
+            if not entry.name.startswith("."):
+                folders.append(f"{path}/")
+            return
+        facts = entry.stat(follow_symlinks=False)
+    except (FileNotFoundError, UnicodeEncodeError):  # deleted meanwhile; no name for a message
+        return
+    if stat.S_ISREG(facts.st_mode):
+        marks = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+        found[path] = (facts.st_size, ":".join(map(str, marks)))
+
+
+def _files_behind_url(folder: Location) -> Files:
+    try:
+        system, root = file_system(folder.url)
+    except RemoteError as error:
+        raise InputError(f"{folder} cannot be listed: {error}.") from error
+    try:
+        listing: Mapping[str, Any] = system.find(root, detail=True)
+    except Exception as error:  # remote file systems raise their own libraries' exceptions
+        raise _told(folder, error) from error
+    if root in listing:
+        raise InputError(f"{folder} is a file: name the folder that checkpoints come into.")
+    found = {}
+    for name, facts in listing.items():
+        n_bytes = int(facts.get("size") or 0)
+        found[name.removeprefix(f"{root}/")] = (n_bytes, remote_fingerprint(n_bytes, facts))
+    return found
+
+
+def _told(folder: Location, error: Exception) -> SoapworksError:
+    reason = in_short(error)
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{folder} cannot be listed: {reason}; check the address.")
+    if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+        return InputError(
+            f"{folder} cannot be listed: {reason}; check the credentials and rights for it (for "
+            "S3: AWS_ACCESS_KEY_ID, AWS_PROFILE)."
+        )
+    return UnreachableError(f"{folder} cannot be listed: {reason}.")

@@ -1,0 +1,160 @@
+"""What is remembered of checkpoints under watch: a small JSON file each, in the store.
+
+A file is written whole, and only by who holds the lease on its folder; it is distrusted when it
+is read. One that cannot be understood is as good as none: scoring anew what is scored costs no
+forward pass.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import ValidationError
+
+from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from soapworks.images.listing import open_folder
+from soapworks.storage_schemas.layout.names import decode, encode
+from soapworks.storage_schemas.locations.location import Location
+from soapworks.storage_schemas.store import Store
+from soapworks.tasks.events import Notice, emit
+from soapworks.tasks.executors.threads import compute_each
+from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.watch.rules import CheckpointState
+from soapworks.tasks.watch_settings import WatchOptions
+
+FOLDER = "watch"
+"""Folder of a store in which all this lies."""
+
+FORMAT = 1
+
+STATE = "state.json"
+ABOUT = "watch.json"
+CHECKPOINTS = "checkpoints"
+
+_LIMIT = 4 << 20
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A folder under watch, and what is done with the checkpoints that come into it."""
+
+    folder: Location
+    """The folder."""
+    images: str
+    """Folder of photographs, as a path or URL."""
+    architecture: str | None
+    """timm's name of the architecture, where the checkpoints do not name it."""
+    settings: ScoreSettings
+    options: RunOptions
+    watching: WatchOptions
+
+    @classmethod
+    def of(
+        cls,
+        folder: str,
+        images: str,
+        architecture: str | None = None,
+        settings: ScoreSettings | None = None,
+        options: RunOptions | None = None,
+        watching: WatchOptions | None = None,
+    ) -> "Watch":
+        """Return the watch of a folder as a person writes it.
+
+        Raises
+        ------
+        InputError
+            If an address is none, or carries a password.
+        """
+        return cls(
+            Location.parse(folder),
+            open_folder(images).url,
+            architecture,
+            settings or ScoreSettings(),
+            options or RunOptions(),
+            watching or WatchOptions(),
+        )
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        return Store(self.options.store, lease_seconds=self.options.lease_seconds)
+
+    @cached_property
+    def place(self) -> Location:
+        """Where in the store its memory lies: another for other photographs or settings."""
+        asked = json.dumps(self._asked(), sort_keys=True)
+        return self.store.location / FOLDER / _address(self.folder.url, asked)
+
+    def checkpoint(self, path: str) -> str:
+        """Return the identifier under which a checkpoint in the folder is scored."""
+        return f"{self.folder.url}/{path}"
+
+    def address(self, path: str) -> Location:
+        """Return the folder in which the memory of a checkpoint, and its lease, lie."""
+        return self.place / CHECKPOINTS / _address(path, path)
+
+    def read(self, path: str) -> CheckpointState | None:
+        """Return what is remembered of a checkpoint; None where nothing is.
+
+        Raises
+        ------
+        StoreError
+            If the store fails, or a later version of soapworks wrote the file.
+        """
+        return _read(self.address(path), path)
+
+    def read_all(self) -> dict[str, CheckpointState]:
+        """Return what is remembered of all checkpoints ever seen, by path."""
+        folder = self.place / CHECKPOINTS
+        addresses = [folder / name for name in folder.names()]
+        arrivals = compute_each(_read, addresses, workers=_READERS)
+        return {arrival.path: arrival for arrival in arrivals if arrival is not None}
+
+    def write(self, arrival: CheckpointState) -> None:
+        """Remember; the lease on the checkpoint's folder is the caller's."""
+        about = self.place / ABOUT
+        if about.size() is None:
+            about.create(encode({"format": FORMAT, **self._asked()}))
+        document = {"format": FORMAT, **arrival.model_dump(mode="json")}
+        (self.address(arrival.path) / STATE).write_bytes(encode(document))
+
+    def _asked(self) -> dict[str, object]:
+        # Only what was set: an option that is added later leaves the memory where it is.
+        settings = self.settings.model_dump(mode="json", exclude_defaults=True)
+        return {
+            "folder": self.folder.url,
+            "images": self.images,
+            "architecture": self.architecture,
+            "settings": settings,
+        }
+
+
+def _address(name: str, identity: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-80:].strip("-") or "folder"
+    return f"{words}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _read(address: Location, path: str | None = None) -> CheckpointState | None:
+    file = address / STATE
+    try:
+        document = decode(file.read_bytes(limit=_LIMIT), file)
+        if document.pop("format", None) != FORMAT:
+            raise StoreError(
+                f"{file} is of a format that this version of soapworks does not know: watch with "
+                "the version that wrote it, or a later one."
+            )
+        arrival = CheckpointState.model_validate(document)
+        if address.name != _address(arrival.path, arrival.path) or arrival.path != (
+            path or arrival.path
+        ):
+            raise DamagedProductError(f"{file} is about another checkpoint ({arrival.path[:200]}).")
+    except MissingProductError:
+        return None
+    except (DamagedProductError, ValidationError) as error:
+        told = str(error) if isinstance(error, DamagedProductError) else f"{file} is damaged."
+        emit(Notice(f"{told} Its checkpoint is begun anew."))
+        return None
+    return arrival
