@@ -6,8 +6,8 @@ import pytest
 
 from soapworks.flows.cli import main
 from soapworks.storage_schemas.store import Store
+from tests.tasks.reports.test_page import publish_scored
 from tests.tasks.scored import publish_checkpoint
-from tests.tasks.test_report import publish_scored
 
 
 @pytest.fixture

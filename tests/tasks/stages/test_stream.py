@@ -18,8 +18,8 @@ from soapworks.tasks.stages import stream
 from soapworks.tasks.stages.score import read_score_table
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, advanced, run_stages
-from tests.tasks.test_plan import plan
-from tests.tasks.test_precision import changed_checkpoint
+from tests.tasks.plan.test_cost import plan
+from tests.tasks.stages.test_precision import changed_checkpoint
 from tests.tasks.test_resume import Killed, contents, fail_at_call
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from soapworks.tasks.watch.survey import wait_for_stale_leases
-from tests.tasks.test_taking import clock, place, save
+from tests.tasks.watch.test_process import clock, place, save
 from tests.tasks.watchers import Clock, Watcher, make_watch
 
 __all__ = ["clock", "place"]
@@ -29,7 +29,7 @@ def start(place: Path) -> Iterator[Start]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         running.append(process)

@@ -26,9 +26,9 @@ from soapworks.tasks.stages.fit_pca import StatisticsMemory
 from tests.clusters import LittleMemory, Patches, StandStill, on_workers
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, advanced, run_stages
-from tests.tasks.test_precision import changed_checkpoint
+from tests.tasks.stages.test_precision import changed_checkpoint
+from tests.tasks.stages.test_stream import without_features
 from tests.tasks.test_resume import contents
-from tests.tasks.test_stream import without_features
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import scipy.stats
 
 from soapworks.synthesis.images import KINDS, synthesize_part
 
-REFERENCE = np.load(Path(__file__).parents[1] / "conformance" / "noise_statistics.npz")
+REFERENCE = np.load(Path(__file__).parents[2] / "conformance" / "noise_statistics.npz")
 N_OURS = 256
 N_THEIRS, N_THEIRS_PIXELS, N_THEIRS_CORRELATION = 768, 192, 256
 SIZE = 224
