@@ -21,6 +21,10 @@ class CheckpointError(SoapworksError, ValueError):
     """A checkpoint that cannot be found, read, trusted or fitted to its architecture."""
 
 
+class NotACheckpointError(CheckpointError):
+    """A readable file without a backbone: an optimizer's, a scheduler's or a trainer's state."""
+
+
 class LayerError(SoapworksError, KeyError):
     """A layer that the backbone does not have; the message lists the ones it has."""
 
