@@ -22,7 +22,7 @@ from pathlib import Path
 from soapworks.errors import EngineError
 from soapworks.flows.engine.settings import own_server_environment
 
-_PROGRAM = Path(__file__).with_name("_server.py")
+_PROGRAM = Path(__file__).with_name("server_process.py")
 _DATABASE = "prefect.db"
 _LOG = "server.log"
 

@@ -61,7 +61,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command
         while time.monotonic() < end:
             for child in psutil.Process(process.pid).children():
                 with suppress(psutil.NoSuchProcess):
-                    if any(part.endswith("_server.py") for part in child.cmdline()):
+                    if any(part.endswith("server_process.py") for part in child.cmdline()):
                         return process, child
             time.sleep(0.01)
         raise TimeoutError("no server was started")
