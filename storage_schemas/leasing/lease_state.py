@@ -1,13 +1,13 @@
 """The lease that stands on a product, as anybody sees it; the protocol is in ``leases.py``."""
 
 import re
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from soapworks.errors import DamagedProductError, MissingProductError
 from soapworks.storage_schemas.layout.names import decode
+from soapworks.storage_schemas.leasing.observations import Observations
 from soapworks.storage_schemas.leasing.processes import is_dead
 from soapworks.storage_schemas.locations.location import Location
 
@@ -70,7 +70,7 @@ def holding(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | 
     seconds = content.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         seconds = default_seconds
-    unchanged = _observed.unchanged_for(file.url, data)
+    unchanged = _observed.unchanged_for(file.url, data, time.monotonic())
     expired = unchanged > min(seconds, MAX_SECONDS) or is_dead(content)
     return LeaseState(file, number, content, expired)
 
@@ -93,22 +93,4 @@ def numbers(folder: Location) -> list[int]:
     return sorted(int(found[1]) for name in folder.names() if (found := _FILE.fullmatch(name)))
 
 
-class _Observations:
-    """When each lease was first seen as it is now, by this process's own clock."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[bytes, float]] = {}
-        self._lock = threading.Lock()
-
-    def unchanged_for(self, url: str, data: bytes) -> float:
-        """Return for how many seconds the file has been seen with these very bytes."""
-        now = time.monotonic()
-        with self._lock:
-            before = self._seen.get(url)
-            if before is None or before[0] != data:
-                self._seen[url] = (data, now)
-                return 0.0
-            return now - before[1]
-
-
-_observed = _Observations()
+_observed = Observations()

@@ -13,7 +13,6 @@ A marker is a file ``NAME.done`` beside the checkpoint ``NAME``.
 
 import os
 import stat
-import threading
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -106,36 +105,6 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
         for path, n_bytes, fingerprint in sorted(found)
         if n_bytes
     ]
-
-
-class Observations:
-    """How long this process has seen each checkpoint as it is, by its own clock.
-
-    Clocks of two machines are never compared, so this is not remembered in the store: whoever
-    scores has looked twice itself. Safe to share between threads.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], tuple[str, float]] = {}
-        self._lock = threading.Lock()
-
-    def unchanged_for(self, folder: Location, sighting: CheckpointFile, now: float) -> float:
-        """Return for how long a checkpoint has been seen with this fingerprint, seconds.
-
-        Parameters
-        ----------
-        folder, sighting
-            The checkpoint.
-        now
-            The time by a clock that never goes back, seconds.
-        """
-        name = (folder.url, sighting.path)
-        with self._lock:
-            fingerprint, since = self._seen.get(name, ("", now))
-            if fingerprint != sighting.fingerprint:
-                self._seen[name] = (sighting.fingerprint, now)
-                return 0.0
-            return now - since
 
 
 def _is_left_alone(path: str) -> bool:

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
 from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.leasing.observations import Observations
 from soapworks.storage_schemas.store import KEY_DIGITS
-from soapworks.tasks.watch.listing import Observations, list_checkpoints
+from soapworks.tasks.watch.listing import list_checkpoints
 from soapworks.tasks.watch.rules import CheckpointFile, CheckpointState, Decision, Verdict, decide
 from soapworks.tasks.watch.state import Watch
 from soapworks.tasks.watch.steps import order
@@ -69,7 +70,10 @@ def look(watch: Watch, *, clock: Clock = time, observed: Observations = _observe
     here = watch.watching.start == "here"
     decisions = []
     for sighting in sorted(sightings, key=lambda one: order(one.path)):
-        seen = _seen(watch, sighting, clock, observed)
+        unchanged_for = observed.unchanged_for(
+            (watch.folder.url, sighting.path), sighting.fingerprint, clock.monotonic()
+        )
+        seen = replace(sighting, unchanged_for=unchanged_for)
         arrival = arrivals.get(seen.path)
         decision = decide_about(watch, seen, arrival, clock, heads, here=here)
         if decision.verdict == "due" and _is_held(watch, seen.path):
@@ -180,13 +184,6 @@ def decide_about(
         options=watch.watching,
         here=here,
     )
-
-
-def _seen(
-    watch: Watch, sighting: CheckpointFile, clock: Clock, observed: Observations
-) -> CheckpointFile:
-    unchanged_for = observed.unchanged_for(watch.folder, sighting, clock.monotonic())
-    return replace(sighting, unchanged_for=unchanged_for)
 
 
 def heads_of(watch: Watch, arrivals: Mapping[str, CheckpointState]) -> frozenset[str]:

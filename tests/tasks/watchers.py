@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from soapworks.storage_schemas.leasing.observations import Observations
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.settings import RunOptions
 from soapworks.tasks.watch.curves import update_curves
-from soapworks.tasks.watch.listing import Observations
 from soapworks.tasks.watch.process import Outcome, take_due
 from soapworks.tasks.watch.rules import CheckpointState
 from soapworks.tasks.watch.state import Watch

@@ -13,7 +13,7 @@ from soapworks.errors import InputError
 from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch import listing as sightings
-from soapworks.tasks.watch.listing import Observations, checkpoints_among, list_checkpoints
+from soapworks.tasks.watch.listing import checkpoints_among, list_checkpoints
 
 
 def paths(*names: str) -> list[str]:
@@ -190,14 +190,3 @@ def test_a_bucket(s3_endpoint: str) -> None:
     assert list_checkpoints(Location.parse("s3://sightings/before-the-first")) == []
     with pytest.raises(InputError, match="bucket"):
         list_checkpoints(Location.parse("s3://no-such-bucket-at-all/runs"))
-
-
-def test_how_long_it_was_seen_as_it_is() -> None:
-    seen, folder = Observations(), Location("/a")
-    first, other = (
-        checkpoints_among({"a.pt": (1, "f")})[0],
-        checkpoints_among({"a.pt": (1, "g")})[0],
-    )
-    assert [seen.unchanged_for(folder, first, now) for now in (5.0, 7.0)] == [0.0, 2.0]
-    assert [seen.unchanged_for(folder, other, now) for now in (8.0, 9.5)] == [0.0, 1.5]
-    assert seen.unchanged_for(folder, first, 10.0) == 0.0
