@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        from soapworks.flows.sentences import user_message
+        from soapworks.errors import user_message
 
         sys.exit(_say(user_message(error), 1))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from soapworks.flows.sentences import user_message
+from soapworks.errors import user_message
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.executors.connection import connected

@@ -8,11 +8,10 @@ from prefect import State, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from soapworks.errors import StoreError
+from soapworks.errors import StoreError, user_message
 from soapworks.flows.engine.artifacts import publish_pictures, publish_report, publish_summary
 from soapworks.flows.engine.concurrency import forward_pass_limit
 from soapworks.flows.engine.progress import showing_progress_artifacts
-from soapworks.flows.sentences import user_message
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Notice, emit, stage
 from soapworks.tasks.executors.connection import connected

@@ -10,10 +10,9 @@ from typing import Any, Literal
 from prefect import flow, get_run_logger
 from prefect.events import emit_event
 
-from soapworks.errors import EngineError, InputError, SoapworksError
+from soapworks.errors import EngineError, InputError, SoapworksError, user_message
 from soapworks.flows.engine.curve_artifact import publish_curve
 from soapworks.flows.score import score_checkpoints
-from soapworks.flows.sentences import user_message
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
 from soapworks.tasks.settings import RunOptions, ScoreSettings
 from soapworks.tasks.watch.curves import update_curves

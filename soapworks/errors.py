@@ -4,9 +4,11 @@ Every message is one sentence in the user's own terms: what is wrong, where, whi
 do. The command line prints that sentence alone; ``--debug`` shows the traceback.
 """
 
+import errno
+
 
 class SoapworksError(Exception):
-    """Anything that soapworks refuses or cannot do, told in one sentence."""
+    """Anything that soapworks refuses or cannot do, in one sentence."""
 
 
 class InputError(SoapworksError, ValueError):
@@ -59,3 +61,31 @@ class ResourceError(SoapworksError, RuntimeError):
 
 class EngineError(SoapworksError, RuntimeError):
     """A workflow engine or cluster that could not be started or reached."""
+
+
+def user_message(error: BaseException) -> str:
+    """Return the sentence that users read of an exception.
+
+    Parameters
+    ----------
+    error
+        Any exception; of those that are not soapworks's own, only a full disk and exhausted
+        memory have a known cure.
+
+    Examples
+    --------
+    >>> user_message(InputError("tau must be above 0, and is -1"))
+    'tau must be above 0, and is -1'
+    """
+    if isinstance(error, SoapworksError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = error.filename or "the store"
+        return f"no space left on the disk ({place}): make room and run again"
+    if isinstance(error, MemoryError):
+        return "memory ran out: lower --batch-size, --workers or --memory and run again"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return (
+        f"unexpected {type(error).__name__}: {first} (please report it; --debug shows where it "
+        "came from)"
+    )

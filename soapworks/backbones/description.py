@@ -14,6 +14,7 @@ from soapworks.backbones.construction import (
 )
 from soapworks.backbones.layers import list_layers, resolve_layers, summarise_layers
 from soapworks.errors import LayerError
+from soapworks.synthesis.images import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from soapworks.backbones.checkpoint import Checkpoint
@@ -124,8 +125,8 @@ def wanted_size(architecture: Architecture, image_size: int | Size | None) -> Si
 
 def describe_model(model: TimmModel, architecture: Architecture, image_size: Size) -> BackboneInfo:
     """Describe a model prepared by ``construct``."""
-    red, green, blue = architecture.pretrained_cfg.get("mean", (0.485, 0.456, 0.406))
-    red_std, green_std, blue_std = architecture.pretrained_cfg.get("std", (0.229, 0.224, 0.225))
+    red, green, blue = architecture.pretrained_cfg.get("mean", IMAGENET_MEAN)
+    red_std, green_std, blue_std = architecture.pretrained_cfg.get("std", IMAGENET_STD)
     return BackboneInfo(
         architecture=architecture.name,
         patch_size=patch_size_of(model),

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from soapworks.method._device import DEVICE_BLOCK_ELEMENTS, plain_products
+from soapworks.method._tokens import TOO_CLOSE, unusable_tokens
 from soapworks.method.pca import Pca
-from soapworks.method.responses import TOO_CLOSE, unusable_tokens
 
 _SINGLE_RESPONSES = 2**15
 

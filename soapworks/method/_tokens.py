@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from soapworks.errors import InputError
+from soapworks.errors import InputError, PrecisionError
 
 #: Elements of one block of rows: 16 MiB in float32. Every temporary is a small multiple of it.
 BLOCK_ELEMENTS = 2**22
+
+#: A float32 response is off by about one rounding of the token's norm; sixteen are not reached.
+TOO_CLOSE = 16 * float(np.finfo(np.float32).eps)
 
 #: Longer float32 sums lose digits without being any faster.
 MAX_BLOCK_ROWS = 8192
@@ -70,6 +73,14 @@ def check_tokens(tokens: Any, n_channels: int, *, grid: bool = False) -> Any:
     if not is_number:
         raise InputError(f"tokens must be real numbers, not {tokens.dtype}")
     return tokens
+
+
+def unusable_tokens() -> PrecisionError:
+    """Return the error for tokens without a finite norm."""
+    return PrecisionError(
+        "tokens hold NaN, infinity or values too large to be squared in float32; extract these "
+        "features in float32, or leave out the images they come from"
+    )
 
 
 def block_rows(n_channels: int) -> int:

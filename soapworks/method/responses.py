@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from soapworks.errors import InputError, PrecisionError
-from soapworks.method._tokens import block_rows, centre_into, check_tokens, is_tensor, to_float64
+from soapworks.errors import InputError
+from soapworks.method._tokens import (
+    TOO_CLOSE,
+    block_rows,
+    centre_into,
+    check_tokens,
+    is_tensor,
+    to_float64,
+    unusable_tokens,
+)
 from soapworks.method.moments import Precision
 from soapworks.method.pca import Pca
-
-#: A float32 response is off by about one rounding of the token's norm; sixteen are not reached.
-TOO_CLOSE = 16 * float(np.finfo(np.float32).eps)
 
 #: Responses that are worked out one by one at a time.
 _SINGLE_RESPONSES = 2048
@@ -123,11 +128,3 @@ class _Responses:
             token = to_float64(rows[row]) - self.pca.mean
             exact = np.einsum("nd,nd->n", token, self.pca.components[component])
             positive[row, component] = exact > 0
-
-
-def unusable_tokens() -> PrecisionError:
-    """Return the error for tokens without a finite norm."""
-    return PrecisionError(
-        "tokens hold NaN, infinity or values too large to be squared in float32; extract these "
-        "features in float32, or leave out the images they come from"
-    )

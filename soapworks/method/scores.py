@@ -10,6 +10,9 @@ from soapworks.method._tokens import to_array
 #: Scores above it count as semantically invariant (the paper's threshold).
 INVARIANCE_THRESHOLD = 0.75
 
+#: Score of a component that responds to real and synthetic images independently: 1 / sqrt(2).
+UNINFORMATIVE_SCORE = 0.5**0.5
+
 
 def semantic_invariance(p: Any, q: Any) -> np.ndarray:
     """Return the semantic invariance of two response rates, elementwise (METHOD section 5).

@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from soapworks.tasks.stages.score import THRESHOLD
+from soapworks.method.scores import INVARIANCE_THRESHOLD, UNINFORMATIVE_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-UNINFORMATIVE = 2**-0.5
-"""The score of a component that responds to real and synthetic images independently."""
 
 _N_MARKED = 32
 """Components with a dot of their own; the line goes on without."""
@@ -115,12 +112,14 @@ def by_layer(
 
 
 def _draw_limits(axes: "Axes") -> None:
-    axes.axhline(THRESHOLD, color=_COLOURS["accent"], linestyle="--", linewidth=1)
-    axes.axhline(UNINFORMATIVE, color=_COLOURS["faint"], linestyle=":", linewidth=1.2)
+    axes.axhline(INVARIANCE_THRESHOLD, color=_COLOURS["accent"], linestyle="--", linewidth=1)
+    axes.axhline(UNINFORMATIVE_SCORE, color=_COLOURS["faint"], linestyle=":", linewidth=1.2)
     # Beside the axes, where no curve runs into them.
     look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8}
-    axes.annotate(".75", (1.01, THRESHOLD), color=_COLOURS["accent"], va="bottom", **look)
-    axes.annotate(".7071", (1.01, UNINFORMATIVE), color=_COLOURS["ink"], va="center", **look)
+    axes.annotate(
+        ".75", (1.01, INVARIANCE_THRESHOLD), color=_COLOURS["accent"], va="bottom", **look
+    )
+    axes.annotate(".7071", (1.01, UNINFORMATIVE_SCORE), color=_COLOURS["ink"], va="center", **look)
 
 
 def _no_ticks() -> Any:

@@ -3,14 +3,11 @@
 import io
 from typing import TYPE_CHECKING, Any, Literal
 
-from soapworks.tasks.stages.score import THRESHOLD
+from soapworks.method.scores import INVARIANCE_THRESHOLD, UNINFORMATIVE_SCORE
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-UNINFORMATIVE = 2**-0.5
-"""The score of a component that responds to real and synthetic images independently."""
 
 BAND = 2.0
 """Half the height of the error band, standard errors."""
@@ -101,8 +98,16 @@ def _label(table: "pd.DataFrame", top: "Axes", counts: "Axes", shares: "Axes") -
     from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
     last = table.iloc[-1]
-    top.axhline(THRESHOLD, color="0.25", linestyle="--", linewidth=1, label=f"{THRESHOLD} (paper)")
-    top.axhline(UNINFORMATIVE, color="0.55", linestyle=":", linewidth=1, label="uninformative")
+    top.axhline(
+        INVARIANCE_THRESHOLD,
+        color="0.25",
+        linestyle="--",
+        linewidth=1,
+        label=f"{INVARIANCE_THRESHOLD} (paper)",
+    )
+    top.axhline(
+        UNINFORMATIVE_SCORE, color="0.55", linestyle=":", linewidth=1, label="uninformative"
+    )
     top.set_ylabel("highest SI of a component")
     top.set_title(
         f"bands: ± {BAND:g} standard errors · {last['n_real']} real and {last['n_synthetic']} "
@@ -110,10 +115,10 @@ def _label(table: "pd.DataFrame", top: "Axes", counts: "Axes", shares: "Axes") -
         loc="left",
         color="0.35",
     )
-    counts.set_ylabel(f"components\nabove {THRESHOLD}")
+    counts.set_ylabel(f"components\nabove {INVARIANCE_THRESHOLD}")
     counts.yaxis.set_major_locator(MaxNLocator(integer=True))
     _start_at_zero(counts, table["n_invariant"].max(), 1.0)
-    shares.set_ylabel(f"variance in\ncomponents above {THRESHOLD}")
+    shares.set_ylabel(f"variance in\ncomponents above {INVARIANCE_THRESHOLD}")
     shares.yaxis.set_major_formatter(PercentFormatter(1.0))
     _start_at_zero(shares, table["invariant_variance_share"].max(), 0.01)
     shares.set_xlabel(f"training {last['unit']}")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from soapworks.method.scores import (
+    INVARIANCE_THRESHOLD,
     invariant_variance_share,
     rank_components,
     score_components,
@@ -18,9 +19,6 @@ from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.get_or_make import get_or_make
 from soapworks.tasks.stages.conditions import measurement
 from soapworks.tasks.stages.respond import components_of, read_responses
-
-THRESHOLD = 0.75
-"""The paper's threshold for "semantically invariant"."""
 
 
 def make_scores(
@@ -81,11 +79,9 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     error = float(top["standard_error"])
     return {
         "n_components": len(table),
-        "n_invariant": int((table["si"] > THRESHOLD).sum()),
+        "n_invariant": int((table["si"] > INVARIANCE_THRESHOLD).sum()),
         "invariant_variance_share": float(
-            invariant_variance_share(
-                table["si"].to_numpy(), table["explained_variance"].to_numpy(), threshold=THRESHOLD
-            )
+            invariant_variance_share(table["si"], table["explained_variance"])
         ),
         "top_si": float(top["si"]),
         "top_standard_error": None if np.isnan(error) else error,

@@ -7,8 +7,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from soapworks.zoo.architecture import normalise, patchify, sine_cosine_positions
-from soapworks.zoo.cache import SceneArrays
+from soapworks.zoo.training.architecture import normalise, patchify, sine_cosine_positions
+from soapworks.zoo.training.scene_cache import SceneArrays
 
 MASKED_SHARE = 0.75
 

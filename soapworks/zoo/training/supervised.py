@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from soapworks.zoo.architecture import normalise
-from soapworks.zoo.cache import SceneArrays
 from soapworks.zoo.scenes import N_CLASSES, SHAPE_NAMES, TEXTURE_NAMES
+from soapworks.zoo.training.architecture import normalise
+from soapworks.zoo.training.scene_cache import SceneArrays
 
 SCENE_LOSS_WEIGHT = 0.2
 """Weight of the class token's loss beside that of the patches."""

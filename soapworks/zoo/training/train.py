@@ -14,9 +14,9 @@ import click
 import numpy as np
 import torch
 
-from soapworks.zoo.architecture import build_encoder, publish
-from soapworks.zoo.cache import SceneArrays, load_scenes
+from soapworks.zoo.training.architecture import build_encoder, publish
 from soapworks.zoo.training.masked import MaskedModel
+from soapworks.zoo.training.scene_cache import SceneArrays, load_scenes
 from soapworks.zoo.training.supervised import SupervisedModel
 
 OBJECTIVES = {"mim": MaskedModel, "supervised": SupervisedModel}

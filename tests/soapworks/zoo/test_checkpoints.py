@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import soapworks.zoo
-from soapworks.zoo.architecture import sine_cosine_positions
+from soapworks.zoo.training.architecture import sine_cosine_positions
 
 ZOO = Path(soapworks.zoo.__file__).parent
 MODELS = ["pocket_mim", "pocket_supervised"]

@@ -6,9 +6,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from soapworks.zoo.architecture import normalise, patchify
-from soapworks.zoo.cache import load_scenes
 from soapworks.zoo.scenes import N_CLASSES, render_scene
+from soapworks.zoo.training.architecture import normalise, patchify
+from soapworks.zoo.training.scene_cache import load_scenes
 from soapworks.zoo.training.supervised import patch_shares
 from soapworks.zoo.training.train import Schedule, Trainer, main
 
@@ -177,7 +177,7 @@ def test_cached_scenes_are_the_rendered_ones_and_are_rendered_once(tmp_path, mon
     def refuse(*_args):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr("soapworks.zoo.cache._render", refuse)
+    monkeypatch.setattr("soapworks.zoo.training.scene_cache._render", refuse)
     again = load_scenes(tmp_path, 3, size=16, seed=7)
     np.testing.assert_array_equal(made.images, again.images)
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
+from soapworks.synthesis.images import IMAGENET_MEAN, IMAGENET_STD
+
 ARCHITECTURE = "vit_tiny_patch16_224"
 MODEL_ARGS: dict[str, Any] = {"img_size": 96, "patch_size": 8, "depth": 6}
 N_CHANNELS = 192
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def sine_cosine_positions(n_rows: int, n_columns: int, n_channels: int) -> NDArray[np.float32]:
@@ -82,7 +82,9 @@ def patchify(pixels: torch.Tensor, patch_size: int) -> torch.Tensor:
 def normalise(images: NDArray[np.uint8]) -> torch.Tensor:
     """Turn RGB bytes (n, row, column, channel) into the encoder's input, float32 NCHW."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(
+        3, 1, 1
+    )
 
 
 def publish(encoder: torch.nn.Module, folder: Path, tag: str) -> None:
@@ -112,8 +114,8 @@ def publish(encoder: torch.nn.Module, folder: Path, tag: str) -> None:
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "center",
-            "mean": list(MEAN),
-            "std": list(STD),
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
             "num_classes": 0,
             "pool_size": None,
             "first_conv": "patch_embed.proj",
