@@ -9,7 +9,7 @@ from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.executors.connection import connected
 from soapworks.tasks.inputs.checkpoint import find_identity, inspect_checkpoint, read_identity
-from soapworks.tasks.inputs.photographs import known_images, scan_images
+from soapworks.tasks.inputs.images import known_images, scan_images
 from soapworks.tasks.plan.cost import Projection, project
 from soapworks.tasks.plan.models import ModelEntry, SomeFailedError, is_of_one_model
 from soapworks.tasks.plan.recipes import find_missing, plan_checkpoint

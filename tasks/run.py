@@ -18,7 +18,7 @@ from soapworks.tasks.events import Advance, StageFinished, emit, stage
 from soapworks.tasks.executors.connection import connected
 from soapworks.tasks.get_or_make import require
 from soapworks.tasks.inputs.checkpoint import find_identity, identify
-from soapworks.tasks.inputs.photographs import publish_manifest, scan_images
+from soapworks.tasks.inputs.images import publish_manifest, scan_images
 from soapworks.tasks.passes.cluster import ClusterNetwork
 from soapworks.tasks.passes.loading import batch_size, load_backbone, open_source
 from soapworks.tasks.passes.local import Network

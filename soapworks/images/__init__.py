@@ -1,1 +1,4 @@
-"""Photographs: listing, reading, preprocessing."""
+"""Images: listing, reading, preprocessing.
+
+Imports numpy, Pillow, fsspec (lazily). Read ``listing.py`` first, then ``reading.py``.
+"""

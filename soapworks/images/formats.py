@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = frozenset(
         *(".webp", ".ppm", ".pgm", ".pbm", ".pnm"),
     )
 )
-"""Lower-case suffixes of the files that count as photographs."""
+"""Lower-case suffixes of the files that count as images."""
 
 FORMAT_NAMES = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WebP", "PNM")
 """The formats behind the suffixes, as messages name them."""

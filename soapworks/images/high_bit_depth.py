@@ -1,6 +1,6 @@
 """Grey images of more than 8 bits per sample, brought to 8 bits.
 
-Pillow's own conversion clips everything above 255 to white, which turns most 16-bit photographs
+Pillow's own conversion clips everything above 255 to white, which turns most 16-bit images
 into blank sheets. Here the format's white becomes 255.
 """
 

@@ -1,12 +1,12 @@
-"""The manifest of a set of photographs, and how a set that changes keeps its segments.
+"""The manifest of a set of images, and how a set that changes keeps its segments.
 
 A set is cut in *segments*: runs of at most ``segment_images`` images that one scan added, in path
 order. A segment is named by the digest of its images' digests, and everything that costs a
 forward pass is keyed by segments. So:
 
-* appended photographs form new segments; the old ones stay as they are;
-* a renamed or moved photograph changes nothing (contents count, names do not);
-* a segment of which a photograph was removed or changed is given up: what is left of it is cut
+* appended images form new segments; the old ones stay as they are;
+* a renamed or moved image changes nothing (contents count, names do not);
+* a segment of which an image was removed or changed is given up: what is left of it is cut
   into new segments together with what is new. At most ``segment_images`` images pay for it.
 """
 
@@ -27,7 +27,7 @@ UNREADABLE_TABLE = "unreadable.parquet"
 
 @dataclass(frozen=True, order=True)
 class ImageEntry:
-    """One file that looks like a photograph."""
+    """One file that looks like an image."""
 
     path: str
     """Path relative to the set's folder, with forward slashes."""
@@ -47,7 +47,7 @@ class ImageEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The segments of a set of photographs and the files that had to be left out."""
+    """The segments of a set of images and the files that had to be left out."""
 
     segments: tuple[tuple[ImageEntry, ...], ...]
     unreadable: tuple[ImageEntry, ...] = ()

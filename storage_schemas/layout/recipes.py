@@ -72,7 +72,7 @@ class CheckpointRecipe(Recipe):
 
 
 class ImagesRecipe(Recipe):
-    """Manifest of a set of photographs: its segments, image by image.
+    """Manifest of a set of images: its segments, image by image.
 
     The key depends on contents alone: not on the folder's address, names or dates.
     """
@@ -90,7 +90,7 @@ class ImagesRecipe(Recipe):
 
 
 class RealInput(Part):
-    """One segment of a set of photographs, preprocessed."""
+    """One segment of a set of images, preprocessed."""
 
     domain: Literal["real"] = "real"
     images: str = Field(pattern=KEY_PATTERN)

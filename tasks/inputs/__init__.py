@@ -1,4 +1,4 @@
-"""What a run begins with: the identity of a checkpoint, the manifest of photographs.
+"""What a run begins with: the identity of a checkpoint, the manifest of images.
 
-Imports soapworks and storage_schemas. Read ``photographs.py`` first.
+Imports soapworks and storage_schemas. Read ``images.py`` first.
 """

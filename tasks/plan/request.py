@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.inputs.checkpoint import read_identity
-from soapworks.tasks.inputs.photographs import read_manifest
+from soapworks.tasks.inputs.images import read_manifest
 from soapworks.tasks.plan.recipes import CheckpointPlan, plan_checkpoint
 from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
 

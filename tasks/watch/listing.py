@@ -11,19 +11,16 @@ Left alone are names that are hidden (``.name``) or temporary (``.tmp``, ``.part
 A marker is a file ``NAME.done`` beside the checkpoint ``NAME``.
 """
 
-import os
-import stat
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from soapworks.errors import InputError, SoapworksError
-from soapworks.images.walking import remote_fingerprint
-from soapworks.remote import RemoteError, file_system, in_short
+from soapworks.remote import RemoteError, in_short
 from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch.rules import CheckpointFile
+from soapworks.walking import walk
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -60,10 +57,9 @@ def list_checkpoints(folder: Location, pattern: str = "*") -> list[CheckpointFil
     UnreachableError
         A storage that cannot be reached now.
     """
-    files = _files_on_disk(folder) if folder.local_path else _files_behind_url(folder)
     return [
         sighting
-        for sighting in checkpoints_among(files)
+        for sighting in checkpoints_among(_files_in(folder))
         if fnmatchcase(sighting.path, pattern)
         or fnmatchcase(sighting.path.rpartition("/")[2], pattern)
     ]
@@ -115,73 +111,35 @@ def _is_left_alone(path: str) -> bool:
     )
 
 
-def _files_on_disk(folder: Location) -> Files:
-    root = Path(folder.url)
-    if not root.exists():
+def _files_in(folder: Location) -> Files:
+    if folder.local_path and not Path(folder.url).exists():
         raise InputError(f"There is no folder {folder}: name the one that checkpoints come into.")
-    if not root.is_dir():
-        raise InputError(f"{folder} is a file: name the folder that checkpoints come into.")
-    found: dict[str, tuple[int, str]] = {}
-    folders = [""]
-    while folders:
-        prefix = folders.pop()
-        try:
-            with os.scandir(f"{folder.url}/{prefix}") as entries:
-                for entry in entries:
-                    _note(entry, prefix + entry.name, found, folders)
-        except FileNotFoundError:
-            if not prefix:
-                raise UnreachableError(f"{folder} went away while it was listed.") from None
-        except PermissionError as error:
-            raise InputError(
-                f"{error.filename or folder} cannot be listed: permission denied; check the "
-                "rights of this user."
-            ) from error
-        except OSError as error:
-            raise UnreachableError(
-                f"{folder} cannot be listed: {error.strerror or error}."
-            ) from error
-    return found
-
-
-def _note(
-    entry: "os.DirEntry[str]", path: str, found: dict[str, tuple[int, str]], folders: list[str]
-) -> None:
     try:
-        path.encode()
-        if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith("."):
-                folders.append(f"{path}/")
-            return
-        facts = entry.stat(follow_symlinks=False)
-    except (FileNotFoundError, UnicodeEncodeError):  # deleted meanwhile; no name for a message
-        return
-    if stat.S_ISREG(facts.st_mode):
-        marks = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-        found[path] = (facts.st_size, ":".join(map(str, marks)))
-
-
-def _files_behind_url(folder: Location) -> Files:
-    try:
-        system, root = file_system(folder.url)
+        return {
+            entry.path: (entry.size, entry.fingerprint)
+            for entry in walk(folder.url)
+            if entry.kind == "file"
+        }
+    except NotADirectoryError as error:
+        raise InputError(
+            f"{folder} is a file: name the folder that checkpoints come into."
+        ) from error
     except RemoteError as error:
         raise InputError(f"{folder} cannot be listed: {error}.") from error
-    try:
-        listing: Mapping[str, Any] = system.find(root, detail=True)
+    except InputError:
+        raise
     except Exception as error:  # remote file systems raise their own libraries' exceptions
-        raise _told(folder, error) from error
-    if root in listing:
-        raise InputError(f"{folder} is a file: name the folder that checkpoints come into.")
-    found = {}
-    for name, facts in listing.items():
-        n_bytes = int(facts.get("size") or 0)
-        found[name.removeprefix(f"{root}/")] = (n_bytes, remote_fingerprint(n_bytes, facts))
-    return found
+        raise _listing_error(folder, error) from error
 
 
-def _told(folder: Location, error: Exception) -> SoapworksError:
+def _listing_error(folder: Location, error: Exception) -> SoapworksError:
     reason = in_short(error)
-    if isinstance(error, FileNotFoundError):
+    if folder.local_path and isinstance(error, PermissionError):
+        return InputError(
+            f"{error.filename or folder} cannot be listed: permission denied; check the rights of "
+            "this user."
+        )
+    if isinstance(error, FileNotFoundError) and not folder.local_path:
         return InputError(f"{folder} cannot be listed: {reason}; check the address.")
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         return InputError(

@@ -18,7 +18,7 @@ from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import read_product
 from soapworks.tasks.events import Notice, emit
-from soapworks.tasks.inputs.photographs import known_images
+from soapworks.tasks.inputs.images import known_images
 from soapworks.tasks.maintenance.retention import weights_of
 from soapworks.tasks.plan.models import is_of_one_model
 from soapworks.tasks.watch.listing import CONFIG_NAME, WEIGHTS_NAMES, list_checkpoints

@@ -1,4 +1,4 @@
-"""Sets of photographs that change: what is done again, and that the numbers are right."""
+"""Sets of images that change: what is done again, and that the numbers are right."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from soapworks.storage_schemas.store import Product
-from soapworks.tasks.inputs.photographs import read_manifest
+from soapworks.tasks.inputs.images import read_manifest
 from soapworks.tasks.stages.respond import read_responses
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, run_stages
@@ -107,11 +107,19 @@ def test_known_files_are_not_read_again(
 
     run_stages(request_of(layers="norm"))
 
-    def read(self: ImageFolder, path: str, **options: object) -> bytes:
-        raise AssertionError(f"{path} was read again")
+    was_read: list[str] = []
+    read = ImageFolder.read
 
-    monkeypatch.setattr(ImageFolder, "read", read)
+    def recorded(self: ImageFolder, path: str) -> bytes:
+        was_read.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(ImageFolder, "read", recorded)
     run_stages(request_of(layers="norm"))
+    assert was_read == []
+    write_photographs(photographs, 1, first=21)
+    run_stages(request_of(layers="norm"))
+    assert set(was_read) == {"0021.png"}
 
 
 def test_more_synthetic_images_cost_their_own_passes(request_of, forwards: Forwards) -> None:

@@ -6,12 +6,8 @@ import fsspec
 import pytest
 
 from soapworks.errors import ImageError, InputError
-from soapworks.images.listing import (
-    ImageFile,
-    list_images,
-    open_folder,
-    sample_images,
-)
+from soapworks.images.findings import ImageFile
+from soapworks.images.listing import open_folder, sample_images
 
 
 @pytest.fixture
@@ -31,6 +27,10 @@ def memory():
     yield system, root
     if system.exists(root):
         system.rm(root, recursive=True)
+
+
+def list_images(url):
+    return open_folder(url).list()
 
 
 def paths(url):
@@ -182,16 +182,17 @@ def test_files_that_are_gone_or_too_long(folder, memory):
         assert open_folder(url).read("b.jpg", max_bytes=5) == b"b.jpg"
 
 
-def test_object_keys_that_are_no_paths_are_refused(memory):
-    from soapworks.images.walking import walk_remote
-
+def test_object_keys_that_are_no_paths_are_refused(memory, monkeypatch):
+    system, root = memory
     keys = ("a.jpg", "x/../b.jpg", "x//c.jpg", "./d.jpg", "marker/")
-    found = walk_remote("bucket/in", {f"bucket/in/{key}": {"size": 1} for key in keys})
+    listing = {f"{root}/{key}": {"size": 1} for key in keys}  # as an object store returns it
+    monkeypatch.setattr(type(system), "find", lambda *_, **__: listing)
+    found = open_folder(f"memory:/{root}").survey()
     assert [file.path for file in found.files] == ["a.jpg"]
     assert [entry.path for entry in found.refused] == ["./d.jpg", "x/../b.jpg", "x//c.jpg"]
 
 
-def test_a_folder_without_photographs_says_what_is_there(tmp_path):
+def test_a_folder_without_images_says_what_is_there(tmp_path):
     for name in ("a.txt", "b.TXT", "c.csv", "README", ".hidden"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError) as caught:
@@ -283,14 +284,14 @@ def test_all_are_taken_when_asked_or_too_few():
 
 
 def test_a_folder_that_may_not_be_entered_is_named(folder, monkeypatch):
-    from soapworks.images import walking
+    scandir = os.scandir
 
     def denied(place):
         if place.name == "sub":
             raise PermissionError(13, "Permission denied", str(place))
-        return os.scandir(place)
+        return scandir(place)
 
-    monkeypatch.setattr(walking, "os", type("os", (), {"scandir": staticmethod(denied)}))
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(InputError, match=r"sub cannot be listed \(Permission denied\)"):
         list_images(folder)
 

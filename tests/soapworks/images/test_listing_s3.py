@@ -1,11 +1,11 @@
-"""Folders of photographs behind ``s3://``, against a local stand-in for the service."""
+"""Folders of images behind ``s3://``, against a local stand-in for the service."""
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
 from soapworks.errors import ImageError, InputError
-from soapworks.images.listing import list_images, open_folder
+from soapworks.images.listing import open_folder
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def bucket():
 
 
 def test_prefix_is_a_folder_with_etags(bucket):
-    files = list_images("s3://bucket/photos/")
+    files = open_folder("s3://bucket/photos/").list()
     assert [file.path for file in files] == ["b.jpg", "empty.jpg", "sub/A.PNG"]
     assert [file.size for file in files] == [12, 0, 16]
     assert files[0].fingerprint.startswith('12:ETag="')
-    assert files == list_images("s3://bucket/photos")
+    assert files == open_folder("s3://bucket/photos").list()
 
 
 def test_objects_are_read_fresh(bucket):
@@ -62,7 +62,7 @@ def test_what_cannot_be_read(bucket):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://bucket/notes", r"no photograph in s3://bucket/notes: .* 1 other \(1 .txt\)"),
+        ("s3://bucket/notes", r"no image in s3://bucket/notes: .* 1 other \(1 .txt\)"),
         ("s3://bucket/photo", "there is no folder"),
         ("s3://no-bucket/photos", "there is no folder"),
         ("s3://bucket/photos/b.jpg", "is a file, not a folder"),
@@ -70,4 +70,4 @@ def test_what_cannot_be_read(bucket):
 )
 def test_what_cannot_be_listed(bucket, url, message):
     with pytest.raises(InputError, match=message):
-        list_images(url)
+        open_folder(url).list()

@@ -1,12 +1,15 @@
-"""Index a folder of photographs: read what is new, digest and check it, cut it in segments."""
+"""Index a folder of images: read new files, digest and check them, cut the set in segments."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from soapworks.errors import ImageError, InputError
-from soapworks.images.listing import ImageFile, ImageFolder, open_folder, sample_images
+from soapworks.images.findings import ImageFile
+from soapworks.images.listing import ImageFolder, open_folder, sample_images
 from soapworks.images.reading import check_image
 from soapworks.storage_schemas.layout.manifest import (
     IMAGES_TABLE,
@@ -17,12 +20,11 @@ from soapworks.storage_schemas.layout.manifest import (
 )
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.events import Notice, emit, stage
-from soapworks.tasks.executors.threads import compute_each
 from soapworks.tasks.get_or_make import get_or_make
 from soapworks.tasks.settings import ScoreSettings
 
-FILES_PER_TASK = 16
-"""Files read by one Dask task: enough to hide its overhead."""
+FILES_AT_ONCE = 16
+"""Files per thread that are read ahead; bounds the work thrown away when a run is stopped."""
 
 CANDIDATES = 8
 """Earlier manifests looked into for segments to continue."""
@@ -41,22 +43,22 @@ def scan_images(store: Store, images: str, settings: ScoreSettings, *, workers: 
     images
         The folder, as a path or URL.
     settings
-        Sampling, the tolerated share of unreadable images and the size of segments.
+        Sampling, the limit for the share of unreadable images, and the size of segments.
     workers
         Threads that read.
 
     Raises
     ------
     InputError
-        No images, or more unreadable ones than tolerated.
+        No images, or a share of unreadable ones above the limit.
     """
     scan = _Scan.of(store, images, settings)
     entries = list(scan.known)
     if scan.new:
         with stage("index", scan.folder.url, len(scan.new), "files") as advance:
             for found in _inspect(scan.folder, scan.new, workers=workers):
-                entries += found
-                advance(len(found))
+                entries.append(found)
+                advance(1)
     return scan.manifest(entries, settings)
 
 
@@ -68,11 +70,11 @@ def known_images(store: Store, images: str, settings: ScoreSettings) -> Manifest
 
 @dataclass(frozen=True)
 class _Scan:
-    """A folder as it is now beside what the store remembers of it."""
+    """The present files of a folder, split by whether the store knows them."""
 
     folder: ImageFolder
     known: tuple[ImageEntry, ...]
-    """Files of now that an earlier manifest of the folder has."""
+    """Files that an earlier manifest of the folder holds."""
     new: tuple[ImageFile, ...]
     earlier: tuple[Manifest, ...]
 
@@ -136,12 +138,11 @@ def inspect_file(folder: ImageFolder, file: ImageFile) -> ImageEntry:
 
 def _inspect(
     folder: ImageFolder, files: Sequence[ImageFile], *, workers: int
-) -> Iterator[list[ImageEntry]]:
-    def inspect_some(some: Sequence[ImageFile]) -> list[ImageEntry]:
-        return [inspect_file(folder, file) for file in some]
-
-    groups = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    return compute_each(inspect_some, groups, workers=workers)
+) -> Iterator[ImageEntry]:
+    step = FILES_AT_ONCE * workers
+    with ThreadPoolExecutor(workers, "index") as pool:
+        for start in range(0, len(files), step):
+            yield from pool.map(partial(inspect_file, folder), files[start : start + step])
 
 
 def _earlier_manifests(store: Store, url: str) -> list[tuple[bool, Manifest]]:
@@ -175,11 +176,11 @@ def _check_readable(entries: Sequence[ImageEntry], url: str, tolerated: float) -
     shown = "; ".join(f"{entry.path}: {entry.reason}" for entry in bad[:5])
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     if len(bad) == len(entries):
-        raise InputError(f"none of the {len(bad)} images in {url} can be read: {shown}{more}.")
+        raise InputError(f"none of the {len(bad)} images in {url} can be read: {shown}{more}")
     share = len(bad) / len(entries)
     if share > tolerated:
         raise InputError(
-            f"{len(bad)} of {len(entries)} images in {url} cannot be read ({share:.1%}, tolerated "
-            f"are {tolerated:.1%}): {shown}{more}. Mend or remove them, or raise --max-unreadable."
+            f"{len(bad)} of {len(entries)} images in {url} cannot be read ({share:.1%}, limit "
+            f"{tolerated:.1%}): {shown}{more}; fix or remove them, or raise --max-unreadable"
         )
     emit(Notice(f"left out {len(bad)} of {len(entries)} images in {url}: {shown}{more}"))

@@ -1,4 +1,4 @@
-"""Indexing photographs: what is left out, what is refused, what is sampled."""
+"""Indexing images: what is left out, what is refused, what is sampled."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from soapworks.errors import InputError
 from soapworks.tasks.events import Notice
-from soapworks.tasks.inputs.photographs import publish_manifest, read_manifest, scan_images
+from soapworks.tasks.inputs.images import publish_manifest, read_manifest, scan_images
 
 
 def scan(request, **options):
@@ -27,7 +27,7 @@ def test_unreadable_images_are_listed_with_reasons(request_of, photographs: Path
 def test_too_many_unreadable_images_stop_the_run(request_of, photographs: Path) -> None:
     for number in range(3):
         (photographs / f"broken{number}.jpg").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"3 of 24 images .*12.5%, tolerated are 5.0%"):
+    with pytest.raises(InputError, match=r"3 of 24 images .*12.5%, limit 5.0%"):
         scan(request_of())
 
 
@@ -53,7 +53,7 @@ def test_sample_has_the_size_asked_for_and_follows_its_seed(request_of) -> None:
     assert paths[0] == {e.path for e in scan(request_of(max_images=9)).entries()}
 
 
-def test_identical_photographs_are_all_kept(request_of, photographs: Path) -> None:
+def test_identical_images_are_all_kept(request_of, photographs: Path) -> None:
     (photographs / "copy.png").write_bytes((photographs / "0000.png").read_bytes())
     assert scan(request_of()).n_images == 22
 
