@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soapworks.errors import user_message
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.executors.connection import connected
@@ -16,22 +17,20 @@ from soapworks.tasks.plan.recipes import find_missing, plan_checkpoint
 from soapworks.tasks.reports.summary import summarize
 from soapworks.tasks.settings import RunOptions, ScoreSettings
 
-Rows = list[dict[str, Any]]
-
 
 @dataclass
 class Outcome:
     """What a run came to."""
 
-    rows: Rows = field(default_factory=list)
-    """The summary: one row per (checkpoint, layer)."""
+    layers: list[LayerSummary] = field(default_factory=list)
+    """A summary per (checkpoint, layer)."""
     failures: dict[str, str] = field(default_factory=dict)
     """Checkpoints that failed while others were done, and why."""
 
 
-def cached_rows(
+def cached_summaries(
     models: Sequence[ModelEntry], images: str, settings: ScoreSettings, options: RunOptions
-) -> Rows | None:
+) -> list[LayerSummary] | None:
     """Return the summary if the store has everything, else None; needs neither torch nor Prefect.
 
     Raises
@@ -43,7 +42,7 @@ def cached_rows(
     manifest = known_images(store, images, settings)
     if manifest is None:
         return None
-    rows = []
+    layers = []
     for model in models:
         product = find_identity(store, model.checkpoint, model.architecture)
         if product is None:
@@ -53,8 +52,8 @@ def cached_rows(
         missing = find_missing(store, plan)
         if missing:
             return None
-        rows += summarize(store, plan, missing)
-    return rows
+        layers += summarize(store, plan, missing)
+    return layers
 
 
 def check_request(model: ModelEntry, settings: ScoreSettings, options: RunOptions) -> None:
@@ -126,9 +125,9 @@ def score(
     """
     refused: dict[str, str] = {}
     try:
-        rows = cached_rows(models, images, settings, options)
-        if rows is not None:
-            return Outcome(rows)
+        layers = cached_summaries(models, images, settings, options)
+        if layers is not None:
+            return Outcome(layers)
     except Exception as error:
         # Which of several models is at fault is told below.
         if len(models) == 1 or not is_of_one_model(error):
@@ -147,9 +146,9 @@ def score(
 
         try:
             rows = score_checkpoints(list(good), images, settings=settings, options=options)
-            return Outcome(rows, refused)
+            return Outcome([LayerSummary(**row) for row in rows], refused)
         except SomeFailedError as error:
-            return Outcome(error.rows, refused | error.failures)
+            return Outcome(error.layers, refused | error.failures)
 
 
 def each_model(

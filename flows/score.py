@@ -12,6 +12,7 @@ from soapworks.errors import StoreError, user_message
 from soapworks.flows.engine.artifacts import publish_pictures, publish_report, publish_summary
 from soapworks.flows.engine.concurrency import forward_pass_limit
 from soapworks.flows.engine.progress import showing_progress_artifacts
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Notice, emit, stage
 from soapworks.tasks.executors.connection import connected
@@ -82,32 +83,32 @@ def score_checkpoints(
     index = IndexRequest(images=images, settings=settings, options=options)
     with showing_progress_artifacts():
         manifest = only_key(index_images(index))
-    rows: list[dict[str, Any]] = []
+    layers: list[LayerSummary] = []
     failures: dict[str, str] = {}
     for model in models:
-        state: State[Any] = score_checkpoint(
+        state: State[list[LayerSummary]] = score_checkpoint(
             model, images, manifest, settings, options, return_state=True
         )
         result = state.result(raise_on_failure=False)
         if not isinstance(result, BaseException):
-            rows += result
+            layers += result
         elif len(models) > 1 and is_of_one_model(result):
             failures[model.checkpoint] = user_message(result)
             emit(Notice(f"{model.checkpoint} failed: {failures[model.checkpoint]}"))
         else:
             raise result
-    publish_summary(rows)
-    if rows:
-        keep_leaderboard(index, rows)
+    publish_summary(layers)
+    if layers:
+        keep_leaderboard(index, layers)
     if failures:
-        raise SomeFailedError(failures, rows)
-    return rows
+        raise SomeFailedError(failures, layers)
+    return [layer.model_dump() for layer in layers]
 
 
 @flow(name="score-checkpoint", flow_run_name="score {model.checkpoint}")
 def score_checkpoint(
     model: ModelEntry, images: str, manifest: str, settings: ScoreSettings, options: RunOptions
-) -> list[dict[str, Any]]:
+) -> list[LayerSummary]:
     """Score the layers of one checkpoint and make a SOAP head for each.
 
     Parameters
@@ -123,8 +124,8 @@ def score_checkpoint(
 
     Returns
     -------
-    list of dict
-        The summary: one row per layer.
+    list of LayerSummary
+        A summary per layer.
     """
     request = model.request(images, settings, options).model_copy(update={"manifest": manifest})
     identity = only_key(identify_checkpoint(request))
@@ -144,10 +145,10 @@ def score_checkpoint(
             else:
                 stream_statistics(request, layers)
         score_layers(request, layers)
-    rows = summarize(store, plan, missing)
+    summaries = summarize(store, plan, missing)
     if options.report and missing:
-        write_checkpoint_report(request, rows)
-    return rows
+        write_checkpoint_report(request, summaries)
+    return summaries
 
 
 def stream_statistics(request: ScoreRequest, layers: Sequence[str]) -> None:
@@ -223,24 +224,24 @@ def export_head(request: ScoreRequest, layer: str) -> list[str]:
 
 
 @task(task_run_name="leaderboard {request.options.store}", cache_policy=NO_CACHE)
-def keep_leaderboard(request: IndexRequest, rows: list[dict[str, Any]]) -> None:
+def keep_leaderboard(request: IndexRequest, layers: list[LayerSummary]) -> None:
     """Bring the store's leaderboard up to date; it can be made again from the store at any time."""
     try:
-        update_leaderboard(request.store(), rows)
+        update_leaderboard(request.store(), layers)
     except StoreError as error:
         emit(Notice(f"the leaderboard could not be brought up to date: {error}"))
 
 
 @task(task_run_name="report {request.checkpoint}", cache_policy=NO_CACHE)
-def write_checkpoint_report(request: ScoreRequest, rows: list[dict[str, Any]]) -> None:
+def write_checkpoint_report(request: ScoreRequest, layers: list[LayerSummary]) -> None:
     """Write the checkpoint's report and show it; soapworks report makes it again at any time."""
     store, plan = request.store(), plan_of(request)
-    top = max(range(len(rows)), key=lambda place: rows[place]["top_si"])
+    top, top_plan = max(zip(layers, plan.layers, strict=True), key=lambda pair: pair[0].order)
     try:
-        place = write_report(store, plan, rows)
-        publish_report(rows, place, reports_url=request.options.reports_url)
-        picture = top_components(store, plan.layers[top])
-        publish_pictures(request.checkpoint, rows[top]["layer"], picture, place.name)
+        place = write_report(store, plan, top.checkpoint)
+        publish_report(layers, place, reports_url=request.options.reports_url)
+        picture = top_components(store, top_plan)
+        publish_pictures(request.checkpoint, top.layer, picture, place.name)
     except Exception as error:  # noqa: BLE001 - a picture of the result must not lose the result
         emit(Notice(f"{request.checkpoint}: the report is not whole: {user_message(error)}"))
 

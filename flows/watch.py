@@ -2,7 +2,7 @@
 
 import glob
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from prefect.events import emit_event
 from soapworks.errors import EngineError, InputError, SoapworksError, user_message
 from soapworks.flows.engine.curve_artifact import publish_curve
 from soapworks.flows.score import score_checkpoints
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
 from soapworks.tasks.settings import RunOptions, ScoreSettings
 from soapworks.tasks.watch.curves import update_curves
@@ -154,7 +155,7 @@ class PrefectDuties:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
-    def score(self, checkpoint: str) -> Sequence[Mapping[str, Any]]:
+    def score(self, checkpoint: str) -> Sequence[LayerSummary]:
         """Score one checkpoint in a sub-flow.
 
         Raises
@@ -167,13 +168,14 @@ class PrefectDuties:
 
         watch = self._watch
         try:
-            return score_checkpoints(
+            rows = score_checkpoints(
                 [checkpoint],
                 watch.images,
                 watch.architecture,
                 settings=watch.settings,
                 options=watch.options,
             )
+            return [LayerSummary(**row) for row in rows]
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             raise EngineError(
                 f"The Prefect server was lost ({type(error).__name__}): check that it runs, then "

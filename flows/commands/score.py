@@ -47,7 +47,7 @@ def score(
             options,
             engine=partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv),
         )
-    print_summary(outcome.rows, as_json=as_json)
+    print_summary(outcome.layers, as_json=as_json)
     print_failures(outcome.failures)
     if outcome.failures:
         sys.exit(1)

@@ -4,45 +4,52 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
 from soapworks.storage_schemas.layout.recipes import RECIPES
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
 from soapworks.storage_schemas.store import Product
 from soapworks.tasks.plan.cost import Cost, Projection
-from soapworks.tasks.reports.summary import COLUMNS
 from soapworks.tasks.sizes import size
+
+LAYER_HEADINGS = {name: HEADINGS[name] for name in HEADINGS if name not in ("checkpoint", "head")}
+"""Columns of a table about one checkpoint: name, heading."""
 
 PLAIN_WIDTH = 160
 """Columns of text where standard output is no terminal."""
 
 
-def print_summary(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+def print_summary(summaries: Sequence[LayerSummary], *, as_json: bool) -> None:
     """Print a run's summary: a row per (checkpoint, layer), and where the heads are."""
     if as_json:
-        print_json(list(rows))
+        print_json([layer.model_dump() for layer in summaries])
         return
-    for checkpoint in dict.fromkeys(row["checkpoint"] for row in rows):
-        some = [row for row in rows if row["checkpoint"] == checkpoint]
-        first = some[0]
+    for checkpoint, group in groupby(summaries, lambda layer: layer.checkpoint):
+        first, *others = group
         table = Table(
-            title=f"{checkpoint}: {first['n_components']} components, {first['n_real']} real and "
-            f"{first['n_synthetic']} synthetic images",
+            title=f"{checkpoint}: {first.n_components} components, {first.n_real} real and "
+            f"{first.n_synthetic} synthetic images",
             title_justify="left",
         )
-        shown = [name for name in COLUMNS if name not in ("checkpoint", "head")]
-        for name in shown:
-            table.add_column(COLUMNS[name], justify="left" if name == "layer" else "right")
-        for row in some:
-            table.add_row(*(cell(name, row.get(name)) for name in shown))
+        for name, heading in LAYER_HEADINGS.items():
+            table.add_column(heading, justify="left" if name == "layer" else "right")
+        for layer in (first, *others):
+            table.add_row(*layer_cells(layer))
         console().print(table)
-    if rows:
-        folder = rows[0]["head"].rsplit("/", 1)[0]
+    if summaries:
+        folder = summaries[0].head.rsplit("/", 1)[0]
         click.echo(f"heads: {folder}/   (soapworks ls heads, soapworks show KEY)")
+
+
+def layer_cells(layer: LayerSummary) -> list[str]:
+    """Return the cells of a layer under ``LAYER_HEADINGS``."""
+    return [cell(name, getattr(layer, name)) for name in LAYER_HEADINGS]
 
 
 def print_failures(failures: Mapping[str, str]) -> None:

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from prefect.artifacts import (
     create_link_artifact,
@@ -13,16 +12,19 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from soapworks.flows.display.tables import cell
+from soapworks.flows.display.tables import LAYER_HEADINGS, cell, layer_cells
+from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.tasks.reports.summary import COLUMNS
 
 logger = logging.getLogger(__name__)
 
 
-def publish_summary(rows: list[dict[str, Any]]) -> None:
+def publish_summary(layers: Sequence[LayerSummary]) -> None:
     """Show the summary as a table of the run; a failure to do so is a warning, not an error."""
-    table = [{title: cell(name, row.get(name)) for name, title in COLUMNS.items()} for row in rows]
+    table = [
+        {heading: cell(name, getattr(layer, name)) for name, heading in HEADINGS.items()}
+        for layer in layers
+    ]
     with _failing_softly("the summary"):
         create_table_artifact(table, key="soapworks-scores", description="Scores by layer")
 
@@ -49,20 +51,20 @@ def publish_pictures(checkpoint: str, layer: str, png: bytes, page: str) -> None
 
 
 def publish_report(
-    rows: list[dict[str, Any]], place: Location, *, reports_url: str | None = None
+    layers: Sequence[LayerSummary], place: Location, *, reports_url: str | None = None
 ) -> None:
     """Show a checkpoint's scores and where its report is; a failure to do so is a warning.
 
     Parameters
     ----------
-    rows
-        The checkpoint's summary.
+    layers
+        The checkpoint's summaries.
     place
         The report.
     reports_url
         Address of the reports' folder for a browser, if it has one: then there is a link too.
     """
-    checkpoint = str(rows[0]["checkpoint"]) if rows else ""
+    checkpoint = layers[0].checkpoint if layers else ""
     with _failing_softly("the report"):
         if reports_url:
             create_link_artifact(
@@ -72,24 +74,23 @@ def publish_report(
                 description=f"Report of {_code(checkpoint)}",
             )
         create_markdown_artifact(
-            scores_in_markdown(rows, place),
+            scores_in_markdown(layers, place),
             key=_key("report", place.name),
             description=f"Scores of {_code(checkpoint)}, and its report",
         )
 
 
-def scores_in_markdown(rows: list[dict[str, Any]], place: Location) -> str:
+def scores_in_markdown(layers: Sequence[LayerSummary], place: Location) -> str:
     """Return a checkpoint's summary, and where its report is, as markdown."""
-    shown = [name for name in COLUMNS if name not in ("checkpoint", "head")]
     lines = [
         f"Report: {_code(place.url)}",
         "",
-        f"| {' | '.join(COLUMNS[name] for name in shown)} |",
-        "| --- " + "| ---: " * (len(shown) - 1) + "|",
+        f"| {' | '.join(LAYER_HEADINGS.values())} |",
+        "| --- " + "| ---: " * (len(LAYER_HEADINGS) - 1) + "|",
     ]
-    for row in rows:
-        cells = (cell(name, row.get(name)) for name in shown)
-        lines.append("| " + " | ".join(one.replace("|", "/") for one in cells) + " |")
+    for layer in layers:
+        cells = (text.replace("|", "/") for text in layer_cells(layer))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

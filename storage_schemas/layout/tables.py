@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from soapworks.errors import DamagedProductError, InputError
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary, dtypes
 
 SCORES_TABLE = "scores.parquet"
 LEADERBOARD_TABLE = "leaderboard.parquet"
@@ -37,20 +38,19 @@ SCORES: tuple[Column, ...] = (
 HEAD_SCORES = (*SCORES, Column("weight", "float64", "suppression weight of this head"))
 """Columns of the score table that lies beside a head."""
 
+
+def _summary_columns(*names: str) -> tuple[Column, ...]:
+    fields, kinds = LayerSummary.model_fields, dtypes(*names)
+    return tuple(
+        Column(name, dtype, fields[name].description or "") for name, dtype in kinds.items()
+    )
+
+
 LEADERBOARD: tuple[Column, ...] = (
-    Column("checkpoint", "str", "what the checkpoint was called when it was last scored"),
-    Column("layer", "str", "layer that was read"),
-    Column("top_si", "float64", "highest score of a component"),
-    Column("top_standard_error", "float64", "its standard error; NaN below two blocks of images"),
-    Column("top_component", "int64", "the component that has it"),
-    Column("n_invariant", "int64", "components above .75"),
-    Column("invariant_variance_share", "float64", "share of the variance that is in them"),
-    Column("n_components", "int64", "number of components"),
-    Column("n_suppressed", "int64", "components that the head suppresses"),
+    *_summary_columns("checkpoint", "layer", "top_si", "top_standard_error", "top_component"),
+    *_summary_columns("n_invariant", "invariant_variance_share", "n_components", "n_suppressed"),
     Column("suppression", "str", "how the head's weights were made"),
-    Column("cached", "boolean", "whether the last run found the head there; missing: not known"),
-    Column("n_real", "int64", "real images"),
-    Column("n_synthetic", "int64", "synthetic images"),
+    *_summary_columns("cached", "n_real", "n_synthetic"),
     Column("comparison", "str", "equal where scores may be compared; empty: not known"),
     Column("images", "str", "digest of the set of real images; empty: not known"),
     Column("preprocessing", "str", "how images were brought to the model's input"),
@@ -61,8 +61,7 @@ LEADERBOARD: tuple[Column, ...] = (
     Column("architecture", "str", "timm's name of the architecture"),
     Column("weights", "str", "digest of the checkpoint's tensors"),
     Column("scores", "str", "key of the scores"),
-    Column("key", "str", "key of the head"),
-    Column("head", "str", "the head's address within the store"),
+    *_summary_columns("key", "head"),
 )
 """Columns of the leaderboard, a row per head."""
 

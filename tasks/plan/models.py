@@ -14,6 +14,7 @@ from soapworks.errors import (
     SoapworksError,
     StoreError,
 )
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.plan.request import ScoreRequest
@@ -76,13 +77,13 @@ class SomeFailedError(SoapworksError):
     ----------
     failures
         Checkpoint -> what went wrong, one sentence.
-    rows
-        The summary of the models that are done.
+    layers
+        Summaries of the models that are done.
     """
 
-    def __init__(self, failures: Mapping[str, str], rows: Sequence[dict[str, Any]]) -> None:
-        self.failures, self.rows = dict(failures), list(rows)
-        n_done = len({row["checkpoint"] for row in rows})
+    def __init__(self, failures: Mapping[str, str], layers: Sequence[LayerSummary]) -> None:
+        self.failures, self.layers = dict(failures), list(layers)
+        n_done = len({layer.checkpoint for layer in layers})
         told = "; ".join(f"{checkpoint}: {why}" for checkpoint, why in self.failures.items())
         super().__init__(
             f"{len(self.failures)} of {len(self.failures) + n_done} checkpoints failed ({told})"
@@ -90,7 +91,7 @@ class SomeFailedError(SoapworksError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it is made of: an error is rebuilt from its message otherwise."""
-        return type(self), (self.failures, self.rows)
+        return type(self), (self.failures, self.layers)
 
 
 def models_of(

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
 from soapworks.storage_schemas.layout.tables import LEADERBOARD, LEADERBOARD_TABLE, write_table
 from soapworks.storage_schemas.leasing import leases
@@ -67,7 +68,7 @@ def read_leaderboard(store: Store, *, rebuild: bool = False) -> pd.DataFrame:
 
 
 def update_leaderboard(
-    store: Store, rows: Sequence[Mapping[str, Any]] = (), *, rebuild: bool = False
+    store: Store, summaries: Sequence[LayerSummary] = (), *, rebuild: bool = False
 ) -> Location:
     """Replace the table that is kept by what the store's products make it now.
 
@@ -77,8 +78,8 @@ def update_leaderboard(
     ----------
     store
         The store.
-    rows
-        Summary of a run: what it found there and what it called its checkpoints is remembered.
+    summaries
+        Results of a run, for what it found there and what it called its checkpoints.
     rebuild
         Read all records again.
 
@@ -95,12 +96,9 @@ def update_leaderboard(
     place = store.location / LEADERBOARD_TABLE
     with replacing(store) as lease:
         table = read_leaderboard(store, rebuild=rebuild)
-        by_key = table["key"].tolist()
-        for row in rows:
-            if row.get("key") in by_key:
-                at = by_key.index(row["key"])
-                table.loc[at, "cached"] = bool(row["cached"])
-                table.loc[at, "checkpoint"] = str(row["checkpoint"])
+        for summary in summaries:
+            found = table["key"] == summary.key
+            table.loc[found, ["checkpoint", "cached"]] = summary.checkpoint, summary.cached
         lease.check()
         place.write_bytes(write_table(table, LEADERBOARD))
     return place
@@ -155,15 +153,12 @@ def _row(place: Location) -> dict[str, Any] | None:
 def _told(product: Product) -> dict[str, Any]:
     facts, recipe = product.facts, product.recipe
     measured = facts.get("measured") or {}
-    error = facts["top_standard_error"]
+    summary = LayerSummary.from_facts(
+        facts, layer=recipe["subject"]["layer"], key=product.key, head=product.address
+    )
     return {
-        "layer": recipe["subject"]["layer"],
-        "top_standard_error": float("nan") if error is None else float(error),
-        **{name: float(facts[name]) for name in ("top_si", "invariant_variance_share")},
-        **{name: int(facts[name]) for name in ("top_component", "n_invariant", "n_components")},
-        **{name: int(facts[name]) for name in ("n_suppressed", "n_real", "n_synthetic")},
+        **summary.model_dump(),
         "suppression": suppression(recipe),
-        "cached": None,
         "comparison": comparison(measured) if measured else "",
         "images": measured.get("images", ""),
         "preprocessing": measured.get("preprocessing", ""),
@@ -174,8 +169,6 @@ def _told(product: Product) -> dict[str, Any]:
         "architecture": recipe["subject"]["architecture"],
         "weights": recipe["subject"]["weights"],
         "scores": recipe["scores"],
-        "key": product.key,
-        "head": product.address,
     }
 
 

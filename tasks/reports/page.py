@@ -5,7 +5,7 @@ It holds no script and loads nothing; equal products give equal bytes.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,7 @@ class Page:
     html: bytes
 
 
-def write_report(
-    store: Store, plan: CheckpointPlan, rows: Sequence[Mapping[str, Any]] = ()
-) -> Location:
+def write_report(store: Store, plan: CheckpointPlan, called: str = "") -> Location:
     """Write the report of a checkpoint that was scored, and the list of all reports.
 
     Parameters
@@ -53,8 +51,8 @@ def write_report(
         Where the products are, and the report goes.
     plan
         What was scored; layers that the store has besides are on the page too.
-    rows
-        The run's summary, for what it called the checkpoint.
+    called
+        What the run called the checkpoint.
 
     Returns
     -------
@@ -73,7 +71,7 @@ def write_report(
         raise MissingProductError(
             f"{plan.identity.identifier} has no heads in {store.url}: run soapworks score."
         )
-    called = str(rows[0]["checkpoint"]) if rows else plan.identity.identifier
+    called = called or plan.identity.identifier
     page = make_page(store, table, str(mine["page"].iloc[0]), called=called)
     return publish_pages(store, [page])[0]
 

@@ -1,28 +1,13 @@
-"""The results of a run as rows: one per (checkpoint, layer)."""
+"""The results of a run: a summary per (checkpoint, layer)."""
 
-from typing import Any
-
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.get_or_make import require
 from soapworks.tasks.plan.recipes import CheckpointPlan, Missing
 
-COLUMNS = {
-    "checkpoint": "checkpoint",
-    "layer": "layer",
-    "top_si": "top SI",
-    "top_standard_error": "± error",
-    "top_component": "at component",
-    "n_invariant": "above .75",
-    "invariant_variance_share": "variance above .75",
-    "n_suppressed": "suppressed",
-    "cached": "cached",
-    "head": "head",
-}
-"""Columns of the summary: name in rows, heading."""
 
-
-def summarize(store: Store, plan: CheckpointPlan, missing: Missing) -> list[dict[str, Any]]:
-    """Return a row per layer of a finished plan, in forward order.
+def summarize(store: Store, plan: CheckpointPlan, missing: Missing) -> list[LayerSummary]:
+    """Return a summary per layer of a finished plan, in forward order.
 
     Parameters
     ----------
@@ -33,21 +18,17 @@ def summarize(store: Store, plan: CheckpointPlan, missing: Missing) -> list[dict
     missing
         What was missing before the run, for the column ``cached``.
     """
-    rows = []
+    summaries = []
     for layer in plan.layers:
-        product = require(store, layer.head)
-        facts = product.record["facts"]
-        rows.append(
-            {
-                "checkpoint": plan.identity.identifier,
-                "layer": layer.subject.layer,
-                **{name: facts[name] for name in COLUMNS if name in facts},
-                "n_components": facts["n_components"],
-                "n_real": facts["n_real"],
-                "n_synthetic": facts["n_synthetic"],
-                "cached": layer.head not in missing,
-                "key": product.key,
-                "head": product.location.url,
-            }
+        head = require(store, layer.head)
+        summaries.append(
+            LayerSummary.from_facts(
+                head.facts,
+                checkpoint=plan.identity.identifier,
+                layer=layer.subject.layer,
+                cached=layer.head not in missing,
+                key=head.key,
+                head=head.location.url,
+            )
         )
-    return rows
+    return summaries

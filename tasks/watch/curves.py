@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from soapworks.errors import DamagedProductError, MissingProductError
+from soapworks.storage_schemas.layout.layer_summary import dtypes
 from soapworks.storage_schemas.layout.names import decode, encode
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.tasks.watch.rules import CheckpointState
+from soapworks.tasks.watch.rules import DRAWN, CheckpointState
 from soapworks.tasks.watch.state import Watch
 from soapworks.tasks.watch.steps import TrainingStep, step_of
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 CURVES = "curves"
 """Folder of the curves, in that of the watch."""
 
-DRAWN = "drawn.json"
+DRAWN_FILE = "drawn.json"
 """Of what the curves that are there were drawn."""
 
 VERSION = 1
@@ -39,15 +40,7 @@ COLUMNS = {
     "step": "int64",
     "checkpoint": "str",
     "digest": "str",
-    "layer": "str",
-    "top_si": "float64",
-    "top_standard_error": "float64",
-    "top_component": "int64",
-    "n_invariant": "int64",
-    "invariant_variance_share": "float64",
-    "n_components": "int64",
-    "n_real": "int64",
-    "n_synthetic": "int64",
+    **dtypes(*DRAWN),
     "head": "str",
 }
 """Columns of a run's table, a row per (step, layer) by ascending step, layers in forward order."""
@@ -89,17 +82,16 @@ def tabulate(arrivals: Mapping[str, CheckpointState]) -> "dict[str, pd.DataFrame
     for run, steps in sorted(points.items()):
         rows = []
         for _, (step, arrival) in sorted(steps.items()):
-            for one in arrival.scores:
-                facts = one.model_dump()
+            for layer in arrival.scores:
                 rows.append(
                     {
+                        **layer.model_dump(include={*DRAWN}),
                         "run": run,
                         "unit": step.unit,
                         "step": step.number,
                         "checkpoint": arrival.path,
                         "digest": arrival.digest,
-                        "head": facts.pop("key"),
-                        **facts,
+                        "head": layer.key,
                     }
                 )
         tables[run] = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
@@ -131,7 +123,7 @@ def update_curves(watch: Watch) -> list[Curve]:
         curves = [_write(watch, folder, run, table) for run, table in tables.items()]
         lease.check()
         signature = _signature(watch, tables)
-        (folder / DRAWN).write_bytes(encode({"format": 1, "of": signature}), durable=False)
+        (folder / DRAWN_FILE).write_bytes(encode({"format": 1, "of": signature}), durable=False)
     finally:
         lease.release()
     return curves
@@ -180,7 +172,7 @@ def _signature(watch: Watch, tables: "Mapping[str, pd.DataFrame]") -> str | None
 
 def _drawn(folder: Location) -> str | None:
     try:
-        of = decode((folder / DRAWN).read_bytes(limit=1 << 16), folder / DRAWN).get("of")
+        of = decode((folder / DRAWN_FILE).read_bytes(limit=1 << 16), folder / DRAWN_FILE).get("of")
     except (MissingProductError, DamagedProductError):
         return None
     return of if isinstance(of, str) else None

@@ -6,7 +6,7 @@ a process that is killed leaves its mark and another goes on. Who scores and tel
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from soapworks.errors import InputError, StoreError
 from soapworks.images.listing import open_folder
 from soapworks.remote import drop_copy, is_url
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary, figure
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import read_product
@@ -26,14 +27,11 @@ from soapworks.tasks.watch.rules import (
     CheckpointFile,
     CheckpointState,
     Decision,
-    LayerScores,
     after_failure,
     outlook_of,
 )
 from soapworks.tasks.watch.state import Watch
 from soapworks.tasks.watch.survey import Clock, Survey, decide_about, heads_of, now_by
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,14 @@ class Outcome:
     why: str = ""
     """Of a failure: the reason, and when it is tried again; why one was left."""
     attempts: int = 0
-    scores: tuple[LayerScores, ...] = ()
+    scores: tuple[LayerSummary, ...] = ()
 
 
 class WatchCallbacks(Protocol):
     """Who scores, and who is told."""
 
-    def score(self, checkpoint: str) -> Rows:
-        """Score a checkpoint; return its summary rows, or raise what went wrong with it."""
+    def score(self, checkpoint: str) -> Sequence[LayerSummary]:
+        """Score a checkpoint; return its layers, or raise what went wrong with it."""
 
     def user_message(self, error: BaseException) -> str:
         """Return what a person is told of an error."""
@@ -126,7 +124,7 @@ def take(
             duties.tell("arrived", arrival)
         emit(Notice(f"{sighting.path}: {taken.why}; scoring (attempt {arrival.attempts})"))
         try:
-            rows = duties.score(checkpoint)
+            layers = duties.score(checkpoint)
         except Exception as error:
             if not is_of_one_model(error):
                 taken.put_back()
@@ -144,14 +142,14 @@ def take(
         except BaseException:
             taken.put_back()
             raise
-        arrival = taken.scored(rows)
+        arrival = taken.scored(layers)
         drop_copies(checkpoint)
-        best = max(arrival.scores, key=lambda one: one.top_si)
-        passes = ", all in the store already" if all(row.get("cached") for row in rows) else ""
+        best, last = max(layers, key=lambda layer: layer.order), layers[-1]
+        passes = ", all in the store already" if all(layer.cached for layer in layers) else ""
         emit(
             Notice(
-                f"{sighting.path}: scored, top SI {best.top_si:.4f} at {best.layer}, last layer "
-                f"{arrival.scores[-1].top_si:.4f}{passes}"
+                f"{sighting.path}: scored, top SI {figure(best.top_si)} at {best.layer}, last "
+                f"layer {figure(last.top_si)}{passes}"
             )
         )
         duties.tell("scored", arrival)
@@ -196,17 +194,15 @@ class ClaimedCheckpoint:
         """Remember that an attempt begins."""
         return self._remember(status="started", attempts=self._arrival.attempts + 1)
 
-    def scored(self, rows: Rows) -> CheckpointState:
+    def scored(self, layers: Sequence[LayerSummary]) -> CheckpointState:
         """Remember its scores."""
-        fields = LayerScores.model_fields
-        scores = tuple(LayerScores(**{name: row.get(name) for name in fields}) for row in rows)
         return self._remember(
             status="scored",
             announcements=0,
             reason="",
             lasting=False,
-            digest=_digest(rows),
-            scores=scores,
+            digest=_digest(layers[0]),
+            scores=tuple(layers),
         )
 
     def failed(self, error: BaseException, sentence: str) -> CheckpointState:
@@ -300,7 +296,7 @@ def drop_copies(checkpoint: str) -> None:
             drop_copy(checkpoint + name)
 
 
-def _digest(rows: Rows) -> str:
-    """Return the digest of the tensors that rows are about: it stands in the heads' recipes."""
-    product = read_product(Location.parse(str(rows[0]["head"])))
+def _digest(layer: LayerSummary) -> str:
+    """Return the digest of the tensors that were scored: it stands in the head's recipe."""
+    product = read_product(Location.parse(layer.head))
     return (weights_of(product.recipe) or "") if product is not None else ""

@@ -7,19 +7,25 @@ Nothing here looks at a folder, a store or a clock; the rules are those that ``F
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field, FiniteFloat
+from pydantic import AwareDatetime, Field, field_serializer
 
 from soapworks.errors import CheckpointError, HeadError, InputError, LayerError, PrecisionError
 from soapworks.remote import RemoteError
-from soapworks.storage_schemas.layout.recipes import KEY_PATTERN
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.settings import Settings
 from soapworks.tasks.watch_settings import WatchOptions
 
 LASTING_ATTEMPTS = 2
 """Attempts at a checkpoint whose fault will not go away by waiting: one more, in case the first
 read what was not yet there as it was to stay."""
+
+DRAWN = (
+    *("layer", "top_si", "top_standard_error", "top_component", "n_invariant"),
+    *("invariant_variance_share", "n_components", "n_real", "n_synthetic"),
+)
+"""Facts of a layer that the curves are drawn from."""
 
 Verdict = Literal["due", "settling", "held", "waiting", "announced", "given up", "done"]
 
@@ -38,22 +44,6 @@ class CheckpointFile:
     """Cheap identity of its marker; empty where there is none."""
     unchanged_for: float = 0.0
     """Time for which this process has seen it with this fingerprint, seconds."""
-
-
-class LayerScores(Settings):
-    """The facts of one layer's head that the curve is drawn from."""
-
-    layer: str
-    top_si: FiniteFloat
-    top_standard_error: FiniteFloat | None = None
-    top_component: int
-    n_invariant: int
-    invariant_variance_share: FiniteFloat
-    n_components: int
-    n_real: int
-    n_synthetic: int
-    key: str = Field(pattern=KEY_PATTERN)
-    """Key of the head."""
 
 
 class CheckpointState(Settings):
@@ -78,8 +68,12 @@ class CheckpointState(Settings):
     """Of a failure: whether waiting will not mend it."""
     digest: str = ""
     """Digest of the tensors, once scored."""
-    scores: tuple[LayerScores, ...] = ()
+    scores: tuple[LayerSummary, ...] = ()
     """The newest scores; they outlive a change of the content until there are newer ones."""
+
+    @field_serializer("scores")
+    def _only_what_is_drawn(self, scores: tuple[LayerSummary, ...]) -> list[dict[str, Any]]:
+        return [layer.model_dump(include={*DRAWN, "key"}) for layer in scores]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_one_that_fails_does_not_stop_the_others(
     models = entries(place, "one", "nowhere", "cut", "two")
     models[3] = models[3].model_copy(update={"layers": "blocks.0"})
     outcome = run(place, tmp_path / "store", models)
-    names = [(Path(row["checkpoint"]).name, row["layer"]) for row in outcome.rows]
+    names = [(Path(layer.checkpoint).name, layer.layer) for layer in outcome.layers]
     assert names == [("one", "norm"), ("two", "blocks.0")]
     assert list(outcome.failures) == [str(place / "nowhere"), str(place / "cut")]
     assert "model.safetensors" in outcome.failures[str(place / "cut")]
@@ -92,7 +92,7 @@ def test_one_that_fails_half_way(
             options=options,
         )
     assert told.value.failures == {str(place / "one"): "it was changed"}
-    assert [Path(row["checkpoint"]).name for row in told.value.rows] == ["two"]
+    assert [Path(layer.checkpoint).name for layer in told.value.layers] == ["two"]
     with pytest.raises(CheckpointError, match="it was changed"):
         run(place, tmp_path / "other", entries(place, "one"))
 

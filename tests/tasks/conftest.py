@@ -71,7 +71,7 @@ def run_stages(request: ScoreRequest) -> list[dict[str, Any]]:
         for layer in layers:
             for stage in (stages.score_stage, stages.head_stage):
                 stage(request, layer)
-    return summarize(request.store(), plan, missing)
+    return [layer.model_dump() for layer in summarize(request.store(), plan, missing)]
 
 
 @pytest.fixture(scope="session")

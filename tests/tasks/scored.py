@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from soapworks.storage_schemas.layout.arrays import GROUP, create_array
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.layout.recipes import (
     CheckpointRecipe,
     HeadRecipe,
@@ -70,6 +71,20 @@ def publish_head(
     return publish(store, recipe, {**FACTS, "measured": measured, **facts})
 
 
+def summary(checkpoint: str, layer: str = "norm", **changes: Any) -> LayerSummary:
+    """Return the summary of a layer that nobody scored."""
+    identity = {"checkpoint": checkpoint, "layer": layer, "key": digit(9)}
+    return LayerSummary.from_facts(FACTS | changes, **identity)
+
+
+def summary_of(head: Product, checkpoint: str, *, cached: bool = False) -> LayerSummary:
+    """Return what a run would say of a head."""
+    layer = head.recipe["subject"]["layer"]
+    return LayerSummary.from_facts(
+        head.facts, layer=layer, key=head.key, checkpoint=checkpoint, cached=cached
+    )
+
+
 def publish_checkpoint(store: Store, model: int, identifier: str) -> Product:
     recipe = CheckpointRecipe(source=digit(model), architecture=identifier)
     return publish(store, recipe, {"digest": digit(model), "identifier": identifier})
@@ -103,8 +118,7 @@ def update_often(url: str, model: int, n: int) -> None:
     store = Store(url)
     for number in range(n):
         head = publish_head(store, model, f"blocks.{number}", scores=100 * model + number)
-        rows = [{"key": head.key, "checkpoint": f"model {model}", "cached": bool(number % 2)}]
-        update_leaderboard(store, rows)
+        update_leaderboard(store, [summary_of(head, f"model {model}", cached=bool(number % 2))])
 
 
 def path_of(place: Any) -> Path:

@@ -12,6 +12,7 @@ import soapworks.storage_schemas
 import soapworks.tasks
 from soapworks.errors import SoapworksError
 from soapworks.tasks.plan.models import SomeFailedError
+from tests.tasks.scored import summary
 
 
 def kinds(of: type[SoapworksError]) -> Iterator[type[SoapworksError]]:
@@ -36,6 +37,6 @@ def test_an_error_that_was_sent_says_the_same(kind: type[SoapworksError]) -> Non
 
 
 def test_failures_of_several_models_that_were_sent_are_all_there() -> None:
-    error = SomeFailedError({"a": "is gone", "b": "has NaN"}, [{"checkpoint": "c"}])
+    error = SomeFailedError({"a": "is gone", "b": "has NaN"}, [summary("c")])
     sent = pickle.loads(pickle.dumps(error))
-    assert (sent.failures, sent.rows, str(sent)) == (error.failures, error.rows, str(error))
+    assert (sent.failures, sent.layers, str(sent)) == (error.failures, error.layers, str(error))

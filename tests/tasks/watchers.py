@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.leasing.observations import Observations
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.settings import RunOptions
@@ -49,7 +50,7 @@ class WatchCallbacks:
         self.told: list[tuple[str, str, int]] = []
         self.before: Callable[[str], None] = lambda checkpoint: None
 
-    def score(self, checkpoint: str) -> list[dict[str, Any]]:
+    def score(self, checkpoint: str) -> list[LayerSummary]:
         self.scored.append(checkpoint.rpartition("/")[2])
         self.before(checkpoint)
         content = Location(checkpoint).read_bytes()
@@ -71,27 +72,27 @@ class WatchCallbacks:
             update_curves(self.watch)
 
 
-def row(watch: Watch, checkpoint: str, layer: str, content: bytes) -> dict[str, Any]:
-    """Return a summary row, with a folder where its head would lie; numbers depend on content."""
+def row(watch: Watch, checkpoint: str, layer: str, content: bytes) -> LayerSummary:
+    """Return a summary, with a folder where its head would lie; numbers depend on content."""
     key = hashlib.sha256(layer.encode() + content).hexdigest()
     head = watch.store.location / f"heads/toy-{key[:12]}"
     (head / "recipe.json").write_bytes(b"{}")
-    return {
-        "checkpoint": checkpoint,
-        "layer": layer,
-        "top_si": 0.7 + key.encode()[0] / 1000,
-        "top_standard_error": 0.01,
-        "top_component": 2,
-        "n_invariant": len(content),
-        "invariant_variance_share": 0.125,
-        "n_suppressed": 2,
-        "n_components": 24,
-        "n_real": 9,
-        "n_synthetic": 6,
-        "cached": False,
-        "key": key,
-        "head": head.url,
-    }
+    return LayerSummary(
+        checkpoint=checkpoint,
+        layer=layer,
+        top_si=0.7 + key.encode()[0] / 1000,
+        top_standard_error=0.01,
+        top_component=2,
+        n_invariant=len(content),
+        invariant_variance_share=0.125,
+        n_suppressed=2,
+        n_components=24,
+        n_real=9,
+        n_synthetic=6,
+        cached=False,
+        key=key,
+        head=head.url,
+    )
 
 
 class Watcher:

@@ -7,21 +7,25 @@ import pytest
 
 from soapworks.flows.engine import artifacts
 from soapworks.flows.engine.artifacts import publish_pictures, publish_report, scores_in_markdown
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.locations.location import Location
 from tests.flows.test_score_flow import post
 
-ROW = {
-    "checkpoint": "my`model`\n# pt",
-    "layer": "norm",
-    "top_si": 0.91234,
-    "top_standard_error": None,
-    "top_component": 3,
-    "n_invariant": 4,
-    "invariant_variance_share": 0.125,
-    "n_suppressed": 2,
-    "cached": False,
-    "head": "store/heads/x",
-}
+LAYER = LayerSummary(
+    checkpoint="my`model`\n# pt",
+    layer="norm",
+    top_si=0.91234,
+    top_component=3,
+    n_invariant=4,
+    invariant_variance_share=0.125,
+    n_suppressed=2,
+    n_components=24,
+    n_real=9,
+    n_synthetic=6,
+    cached=False,
+    key="a" * 64,
+    head="store/heads/x",
+)
 PAGE = Location("/store/reports/vit_tiny-0123456789ab.html")
 
 
@@ -37,7 +41,7 @@ def test_a_report_and_a_link_to_it(prefect_server: str) -> None:
 
     @flow
     def run() -> None:
-        publish_report([ROW], PAGE, reports_url="https://example.org/reports/")
+        publish_report([LAYER], PAGE, reports_url="https://example.org/reports/")
         publish_pictures("my.pt", "norm", b"picture", PAGE.name)
 
     run()
@@ -51,7 +55,7 @@ def test_a_report_and_a_link_to_it(prefect_server: str) -> None:
 
 
 def test_scores_are_a_table() -> None:
-    *_, heading, rule, row = scores_in_markdown([ROW], PAGE).splitlines()
+    *_, heading, rule, row = scores_in_markdown([LAYER], PAGE).splitlines()
     assert heading.count("|") == rule.count("|") == row.count("|")
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells == ["norm", "0.9123", "–", "3", "4", "12.5%", "2", "no"]
@@ -64,7 +68,7 @@ def test_names_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
         told.append(description)
 
     monkeypatch.setattr(artifacts, "create_markdown_artifact", take)
-    publish_report([ROW], PAGE)
+    publish_report([LAYER], PAGE)
     assert told == ["Scores of `my'model' # pt`, and its report"]
 
 
@@ -75,6 +79,6 @@ def test_a_server_that_refuses_costs_a_warning(
         raise RuntimeError("the server is tired")
 
     monkeypatch.setattr(artifacts, "create_markdown_artifact", refuse)
-    publish_report([ROW], PAGE)
+    publish_report([LAYER], PAGE)
     publish_pictures("my.pt", "norm", b"picture", PAGE.name)
     assert caplog.text.count("the server is tired") == 2

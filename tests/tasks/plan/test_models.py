@@ -20,6 +20,7 @@ from soapworks.tasks.plan.models import (
     read_model_list,
 )
 from soapworks.tasks.settings import RunOptions, ScoreSettings
+from tests.tasks.scored import summary
 
 LIST = """
 # what is scored every night
@@ -108,5 +109,5 @@ def test_whose_matter_an_error_is() -> None:
 
 
 def test_what_failed_is_told() -> None:
-    error = SomeFailedError({"a": "cut short"}, [{"checkpoint": "b"}, {"checkpoint": "c"}])
+    error = SomeFailedError({"a": "cut short"}, [summary("b"), summary("c")])
     assert str(error) == "1 of 3 checkpoints failed (a: cut short)"

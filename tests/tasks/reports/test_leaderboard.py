@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.layout.tables import LEADERBOARD
 from soapworks.storage_schemas.publishing.records import encode_record
 from soapworks.storage_schemas.store import Store
@@ -25,6 +26,7 @@ from tests.tasks.scored import (
     path_of,
     publish_checkpoint,
     publish_head,
+    summary_of,
     update_often,
 )
 
@@ -63,7 +65,7 @@ def test_it_says_what_a_run_came_to(request_of: Callable[..., ScoreRequest]) -> 
     request = request_of()
     summary = run_stages(request)
     store = request.store()
-    update_leaderboard(store, summary)
+    update_leaderboard(store, [LayerSummary(**row) for row in summary])
     table = read_leaderboard(store).set_index("key")
     assert set(table.index) == {row["key"] for row in summary}
     for row in summary:
@@ -82,7 +84,7 @@ def test_an_error_that_nobody_knows(place: Store) -> None:
 def test_what_a_run_said_is_remembered(place: Store) -> None:
     publish_checkpoint(place, 1, "old_name.pt")
     head, other = publish_head(place, 1), publish_head(place, 1, "blocks.0")
-    update_leaderboard(place, [{"key": head.key, "checkpoint": "new_name.pt", "cached": True}])
+    update_leaderboard(place, [summary_of(head, "new_name.pt", cached=True)])
     update_leaderboard(place)
     told = {
         row["key"]: (row["checkpoint"], row["cached"]) for row in rows_of(read_leaderboard(place))

@@ -77,16 +77,16 @@ def images(html: bytes) -> list[Image.Image]:
 
 
 def test_it_says_what_the_summary_says(store: Store, plan: CheckpointPlan) -> None:
-    (row,) = summarize(store, plan, Missing())
-    place = write_report(store, plan, [row])
+    (layer,) = summarize(store, plan, Missing())
+    place = write_report(store, plan, layer.checkpoint)
     words = " ".join(" ".join(Elements(place.read_bytes()).words).split())
     for said in (
-        row["checkpoint"],
-        f"{row['top_si']:.4f}",
-        f"{row['top_standard_error']:.4f}",
-        f"{row['n_invariant']} of 24",
-        f"{row['invariant_variance_share']:.1%}",
-        row["key"][:12],
+        layer.checkpoint,
+        f"{layer.top_si:.4f}",
+        f"{layer.top_standard_error:.4f}",
+        f"{layer.n_invariant} of 24",
+        f"{layer.invariant_variance_share:.1%}",
+        layer.key[:12],
         "10, squash",
         "32 × 32 pixels",
     ):
@@ -119,7 +119,7 @@ def test_nothing_comes_from_elsewhere(store: Store, plan: CheckpointPlan) -> Non
 
 
 def test_a_checkpoints_name_is_no_markup(store: Store, plan: CheckpointPlan) -> None:
-    html = write_report(store, plan, [{"checkpoint": HOSTILE}]).read_bytes()
+    html = write_report(store, plan, HOSTILE).read_bytes()
     elements = Elements(html)
     assert {tag for tag, _ in elements.seen} <= KNOWN
     shown = HOSTILE.replace("\ud800", "?")

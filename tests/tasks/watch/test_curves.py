@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.reports.curve_picture import draw
 from soapworks.tasks.watch import curves as training_curve
 from soapworks.tasks.watch.curves import COLUMNS, are_behind, tabulate, update_curves
-from soapworks.tasks.watch.rules import CheckpointState, LayerScores
+from soapworks.tasks.watch.rules import CheckpointState
 from tests.small import write_photographs
 from tests.tasks.watchers import Clock, Watcher, make_watch
 
@@ -23,7 +24,7 @@ EARLY = datetime(2026, 11, 24, tzinfo=UTC)
 
 def arrival(path: str, *sis: float, late: int = 0, **more: Any) -> CheckpointState:
     scores = tuple(
-        LayerScores(
+        LayerSummary(
             layer=f"blocks.{layer}",
             top_si=si,
             top_standard_error=more.get("error", 0.01),

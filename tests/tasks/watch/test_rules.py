@@ -7,11 +7,11 @@ import pytest
 
 from soapworks.errors import CheckpointError, ResourceError, StoreError
 from soapworks.remote import RemoteError
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.watch.rules import (
     CheckpointFile,
     CheckpointState,
     Decision,
-    LayerScores,
     after_failure,
     decide,
     is_permanent,
@@ -22,7 +22,7 @@ from soapworks.tasks.watch_settings import WatchOptions
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "ab" * 32
-SCORES = LayerScores(
+SCORES = LayerSummary(
     layer="norm",
     top_si=0.9,
     top_component=1,
