@@ -1,12 +1,11 @@
 """The statistics' products on an accelerator; torch is imported by whoever hands over a tensor."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
+from soapworks._full_precision import full_precision
 from soapworks.method._tokens import iterate_blocks
 
 #: Rows of one block of tokens on the device, in elements (a float32 copy takes 64 MiB).
@@ -14,32 +13,6 @@ DEVICE_BLOCK_ELEMENTS = 2**24
 
 #: Rows per single float32 product: short sums keep eigenvalues to 1e-6, the rest is float64.
 PRODUCT_ROWS = 512
-
-
-@contextmanager
-def plain_products(device_type: str) -> Iterator[None]:
-    """Run matrix products in the dtype they are written in: no autocast, no TensorFloat-32."""
-    with torch.autocast(device_type, enabled=False), torch.no_grad():
-        matmul = torch.backends.cuda.matmul
-        try:
-            legacy = torch.get_float32_matmul_precision()
-        except RuntimeError:
-            # Set through the newer of torch's two switches, which cannot be mixed.
-            newer = matmul.fp32_precision
-            matmul.fp32_precision = "ieee"
-            try:
-                yield
-            finally:
-                matmul.fp32_precision = newer
-            return
-        if legacy == "highest":
-            yield
-            return
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(legacy)
 
 
 def moments_on_device(
@@ -55,7 +28,7 @@ def moments_on_device(
     counts: list[int] = []
     means: list[torch.Tensor] = []
     residuals: list[torch.Tensor] = []
-    with plain_products(device.type):
+    with full_precision(device.type):
         for rows in iterate_blocks(tokens, max(PRODUCT_ROWS, DEVICE_BLOCK_ELEMENTS // n_channels)):
             centre = rows.mean(dim=0, dtype=torch.float64).to(dtype).double()
             wide = rows.dtype == torch.float64

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from soapworks.method._device import DEVICE_BLOCK_ELEMENTS, plain_products
+from soapworks._full_precision import full_precision
+from soapworks.method._device import DEVICE_BLOCK_ELEMENTS
 from soapworks.method._tokens import TOO_CLOSE, unusable_tokens
 from soapworks.method.pca import Pca
 
@@ -33,7 +34,7 @@ class DeviceResponses:
     def count(self, block: Any) -> np.ndarray:
         """Return the counts (R, C, D) of a block (image, row, column, channel)."""
         rows = block.reshape(-1, block.shape[-1])
-        with plain_products(rows.device.type):
+        with full_precision(rows.device.type):
             wide = rows.dtype == torch.float64
             centred = (rows - self.centre).float() if wide else rows.float() - self.centre
             norms = torch.linalg.vector_norm(centred, dim=1)

@@ -1,11 +1,12 @@
-"""What the renderers of synthetic images share: the recipe, an image's few parameters, matrices.
+"""The recipe of synthetic images, an image's few parameters, and the matrices of its noise.
 
-Source: METHOD 1. The parameters (weights, slopes) are drawn on the CPU in float64 whatever the
-device, 13 numbers per image; only fields of noise are worth a GPU.
+Section 1 of docs/method.md. The parameters (weights, slopes) are drawn on the CPU in float64
+whatever the device, 13 numbers per image; only fields of noise are worth a GPU.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ class NoiseRecipe:
     """Side of the square image in pixels."""
     balanced: bool
     """Whether gradients are the balanced ones or the authors', which only rise and saturate."""
+
+
+class Parts(NamedTuple):
+    """The unweighted parts of images, each (..., 3, size, size) float32 of NumPy or torch."""
+
+    modulated_white: Any
+    pink: Any
+    gradient: Any
 
 
 def uniforms(recipe: NoiseRecipe, index: int) -> NDArray[np.float64]:

@@ -5,8 +5,6 @@ neither on what else is asked for nor on the number of threads of BLAS or torch.
 float32; each renderer has scratch of its own (fresh pages cost as much as the arithmetic).
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +16,7 @@ from soapworks.synthesis._noise import (
     SPECTRA,
     WHITE,
     NoiseRecipe,
+    Parts,
     pink_filter,
     planes,
     ramp,
@@ -30,14 +29,6 @@ _STD = np.array(IMAGENET_STD, dtype=np.float32)[:, None, None]
 _HALF, _MINUS_TWO = np.float32(0.5), np.float32(-2)
 _UNIT_OF_UNIFORM = np.float32(2.0**-32)
 _UNIT_OF_ANGLE = np.float32(np.pi * 2.0**-31)
-
-
-class Parts(NamedTuple):
-    """The parts of one image in the order of METHOD 1's table, each (3, size, size) float32."""
-
-    modulated_white: NDArray[np.float32]
-    pink: NDArray[np.float32]
-    gradient: NDArray[np.float32]
 
 
 class NumpyRenderer:

@@ -3,14 +3,10 @@
 The same words and formulas as in ``_numpy.py``, with which it agrees to float rounding.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
+from soapworks._full_precision import full_precision
 from soapworks.synthesis._noise import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -19,6 +15,7 @@ from soapworks.synthesis._noise import (
     SPECTRA,
     WHITE,
     NoiseRecipe,
+    Parts,
     dct_matrix,
     pink_filter,
     planes,
@@ -29,14 +26,6 @@ from soapworks.synthesis._philox import torch_words
 
 _PIXELS_PER_BATCH = 2**20
 """Images are rendered in sub-batches of about this many pixels (20 images at 224 px)."""
-
-
-class TorchParts(NamedTuple):
-    """The parts of images in the order of METHOD 1's table, each (n, 3, size, size) float32."""
-
-    modulated_white: torch.Tensor
-    pink: torch.Tensor
-    gradient: torch.Tensor
 
 
 class TorchRenderer:
@@ -60,7 +49,7 @@ class TorchRenderer:
             images = images + part * factor[:, None, None, None]
         return images
 
-    def parts(self, indices: list[int]) -> TorchParts:
+    def parts(self, indices: list[int]) -> Parts:
         """Return the unweighted parts of the images `indices`."""
         size = self._recipe.size
         n_words = -(-(size**2) // 2)
@@ -72,7 +61,7 @@ class TorchRenderer:
         fields = self._pink_fields(_normals(raw.pop(SPECTRA), N_SPECTRA, size))
         modulation = (fields[:, :1] * self._std + self._mean).clamp(0, 1)
         modulated = modulation * _normals(raw.pop(WHITE), N_CHANNELS, size)
-        return TorchParts(modulated, fields[:, 1:], self._gradients(indices))
+        return Parts(modulated, fields[:, 1:], self._gradients(indices))
 
     def _gradients(self, indices: list[int]) -> torch.Tensor:
         plane = self._send(np.stack([planes(self._recipe, i) for i in indices]))
@@ -87,7 +76,7 @@ class TorchRenderer:
         std = spectrum.square().sum(dim=(-2, -1)).sqrt() / self._recipe.size
         spectrum[..., 0, 0] = constant
         spectrum /= std[..., None, None]
-        with _single_precision_products(self._device):
+        with full_precision(self._device.type):
             return self._dct.T @ (spectrum @ self._dct)
 
     def _send(self, array: np.ndarray) -> torch.Tensor:
@@ -106,32 +95,3 @@ def _normals(raw: torch.Tensor, n_fields: int, size: int) -> torch.Tensor:
     angle = (raw >> 32).to(torch.float32).mul_(np.pi * 2.0**-31)
     normal = torch.cat([angle.cos() * radius, angle.sin() * radius], dim=-1)
     return normal[..., : size**2].reshape(n_images, n_fields, size, size)
-
-
-_PRECISION_LOCK = threading.Lock()
-
-
-@contextmanager
-def _single_precision_products(device: torch.device) -> Iterator[None]:
-    """Keep matrix products in float32: no TF32 or bfloat16 inside, whatever is set outside.
-
-    The setting of CUDA is global to the process, hence the lock and the restoring.
-    """
-    with torch.autocast(device_type=device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        matmul = torch.backends.cuda.matmul
-        # torch 2.9 replaced the first setting by the second and refuses a mixture of both.
-        name, single = (
-            ("fp32_precision", "ieee")
-            if hasattr(matmul, "fp32_precision")
-            else ("allow_tf32", False)
-        )
-        with _PRECISION_LOCK:
-            before = getattr(matmul, name)
-            setattr(matmul, name, single)
-            try:
-                yield
-            finally:
-                setattr(matmul, name, before)

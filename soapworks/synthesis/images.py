@@ -1,4 +1,4 @@
-"""Synthetic non-semantic images (METHOD 1): seeded noise that shows nothing.
+"""Synthetic non-semantic images: seeded noise that shows nothing.
 
 Image i is a function of (spec and its version, seed, size, i) alone: whatever else is asked for in
 the same call, in whatever order and on however many workers. On the CPU its bytes are the same in
@@ -14,22 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from soapworks.errors import InputError
 from soapworks.synthesis._arguments import SPECS, checked_indices, checked_recipe
-from soapworks.synthesis._noise import IMAGENET_MEAN, IMAGENET_STD, N_CHANNELS, NoiseRecipe, weights
+from soapworks.synthesis._noise import IMAGENET_MEAN, IMAGENET_STD, N_CHANNELS, NoiseRecipe
 from soapworks.synthesis._numpy import NumpyRenderer
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "KINDS",
-    "SPECS",
-    "mixture_weights",
-    "renormalise",
-    "synthesize",
-    "synthesize_part",
-]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "KINDS", "SPECS", "renormalise", "synthesize"]
 
 KINDS = ("mixture", "modulated_white", "pink", "gradient")
 """The images themselves, then their parts in the order of the mixture's weights."""
@@ -39,7 +30,13 @@ _Images = TypeVar("_Images", "NDArray[Any]", "torch.Tensor")
 
 @overload
 def synthesize(
-    indices: ArrayLike, size: int, *, spec: str = ..., seed: int = ..., device: None = ...
+    indices: ArrayLike,
+    size: int,
+    *,
+    spec: str = ...,
+    seed: int = ...,
+    kind: str = ...,
+    device: None = ...,
 ) -> NDArray[np.float32]: ...
 @overload
 def synthesize(
@@ -48,6 +45,7 @@ def synthesize(
     *,
     spec: str = ...,
     seed: int = ...,
+    kind: str = ...,
     device: "str | torch.device",
 ) -> "torch.Tensor": ...
 def synthesize(
@@ -56,9 +54,10 @@ def synthesize(
     *,
     spec: str = "authors",
     seed: int = 0,
+    kind: str = "mixture",
     device: "str | torch.device | None" = None,
 ) -> "NDArray[np.float32] | torch.Tensor":
-    """Make synthetic images, normalised with ImageNet's mean and standard deviation.
+    """Make synthetic images, normalised with ImageNet's mean and deviation.
 
     Each is a mixture of modulated white noise, pink noise and a colour gradient, with weights from
     Dirichlet(1, 1, 2). Gradients of ``authors`` only ever brighten to the right and down, and about
@@ -76,6 +75,8 @@ def synthesize(
         A name of `SPECS`.
     seed
         From 0 to 2**63 - 1.
+    kind
+        A name of `KINDS`: the mixture, or one of its parts alone, unweighted.
     device
         None for NumPy; otherwise where the tensor is wanted. On a GPU it is made there.
 
@@ -87,102 +88,40 @@ def synthesize(
     Raises
     ------
     InputError
-        If an argument is out of its range or the spec is unknown.
+        If an argument is out of its range, or the spec or kind is unknown.
 
     See Also
     --------
     renormalise : for models whose mean and standard deviation are not ImageNet's.
-    synthesize_part : one part alone.
+
+    Notes
+    -----
+    Section 1 of docs/method.md.
 
     Examples
     --------
-    >>> synthesize(range(4), 32).shape
-    (4, 3, 32, 32)
-    """
-    return _render("mixture", indices, size, spec, seed, device)
-
-
-@overload
-def synthesize_part(
-    kind: str,
-    indices: ArrayLike,
-    size: int,
-    *,
-    spec: str = ...,
-    seed: int = ...,
-    device: None = ...,
-) -> NDArray[np.float32]: ...
-@overload
-def synthesize_part(
-    kind: str,
-    indices: ArrayLike,
-    size: int,
-    *,
-    spec: str = ...,
-    seed: int = ...,
-    device: "str | torch.device",
-) -> "torch.Tensor": ...
-def synthesize_part(
-    kind: str,
-    indices: ArrayLike,
-    size: int,
-    *,
-    spec: str = "authors",
-    seed: int = 0,
-    device: "str | torch.device | None" = None,
-) -> "NDArray[np.float32] | torch.Tensor":
-    """Make one part of the images that `synthesize` makes from the same arguments, unweighted.
-
-    Weighted with `mixture_weights`, the three parts sum to the image, to float rounding.
-
-    Parameters
-    ----------
-    kind
-        A name of `KINDS`; ``mixture`` is `synthesize` itself.
-    indices, size, spec, seed, device
-        As for `synthesize`.
-
-    Returns
-    -------
-    (n, 3, size, size) float32
-        In ImageNet-normalised space, as NumPy array or torch tensor on `device`.
-
-    Raises
-    ------
-    InputError
-        If an argument is out of its range, or the kind or spec is unknown.
+    >>> images = synthesize(range(4), 32)
+    >>> images.shape, images.dtype.name
+    ((4, 3, 32, 32), 'float32')
+    >>> bool((synthesize([3], 32) == images[3:]).all())
+    True
     """
     if kind not in KINDS:
-        raise InputError(f"Unknown kind of synthetic image {kind!r}: choose of {', '.join(KINDS)}.")
-    return _render(kind, indices, size, spec, seed, device)
+        raise InputError(f"there is no kind {kind!r} of synthetic image; choose {_or(KINDS)}")
+    chosen = checked_indices(indices)
+    recipe = checked_recipe(spec, seed, size)
+    if device is None:
+        return _render_numpy(kind, chosen, recipe)
+    import torch
 
-
-def mixture_weights(
-    indices: ArrayLike, *, spec: str = "authors", seed: int = 0
-) -> NDArray[np.float64]:
-    """Return the weights of modulated white, pink and gradient in each image.
-
-    Parameters
-    ----------
-    indices, spec, seed
-        As for `synthesize`.
-
-    Returns
-    -------
-    (n, 3) float64
-        Rows sum to 1; drawn from Dirichlet(1, 1, 2).
-
-    Raises
-    ------
-    InputError
-        As `synthesize`.
-    """
-    recipe = checked_recipe(spec, seed, size=2)
-    return np.array([weights(recipe, i) for i in checked_indices(indices)]).reshape(-1, 3)
+    where = torch.device(device)
+    if where.type == "cpu":
+        return torch.from_numpy(_render_numpy(kind, chosen, recipe))
+    return _render_torch(kind, chosen, recipe, where)
 
 
 def renormalise(images: _Images, mean: Sequence[float], std: Sequence[float]) -> _Images:
-    """Take images from ImageNet's normalisation to a model's own, through pixel space.
+    """Take images from ImageNet's normalisation to a model's own.
 
     Parameters
     ----------
@@ -200,15 +139,25 @@ def renormalise(images: _Images, mean: Sequence[float], std: Sequence[float]) ->
     ------
     InputError
         If there are not three channels, means and (positive) standard deviations.
+
+    Notes
+    -----
+    Section 1 of docs/method.md: through pixel space, as every model's own images are normalised.
+
+    Examples
+    --------
+    >>> black = -np.array(IMAGENET_MEAN) / np.array(IMAGENET_STD)
+    >>> renormalise(black.reshape(3, 1, 1), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).round(6).ravel()
+    array([-1., -1., -1.])
     """
     own_mean, own_std = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
     if own_mean.shape != (N_CHANNELS,) or own_std.shape != (N_CHANNELS,) or not (own_std > 0).all():
         raise InputError(
-            f"A model's mean and std are three numbers each, std above 0: got {mean} and {std}."
+            f"a model's mean and std must be three numbers each, std above 0, not {mean} and {std}"
         )
     if images.ndim < 3 or images.shape[-3] != N_CHANNELS:
         raise InputError(
-            f"Images are (..., 3, height, width) to be renormalised: got {tuple(images.shape)}."
+            f"images must be (..., 3, height, width) to be renormalised, not {tuple(images.shape)}"
         )
     if tuple(own_mean) == IMAGENET_MEAN and tuple(own_std) == IMAGENET_STD:
         return images
@@ -220,24 +169,8 @@ def renormalise(images: _Images, mean: Sequence[float], std: Sequence[float]) ->
     return images * images.new_tensor(scale) + images.new_tensor(shift)
 
 
-def _render(
-    kind: str,
-    indices: ArrayLike,
-    size: int,
-    spec: str,
-    seed: int,
-    device: "str | torch.device | None",
-) -> "NDArray[np.float32] | torch.Tensor":
-    chosen = checked_indices(indices)
-    recipe = checked_recipe(spec, seed, size)
-    if device is None:
-        return _render_numpy(kind, chosen, recipe)
-    import torch
-
-    where = torch.device(device)
-    if where.type == "cpu":
-        return torch.from_numpy(_render_numpy(kind, chosen, recipe))
-    return _render_torch(kind, chosen, recipe, where)
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _render_numpy(kind: str, indices: list[int], recipe: NoiseRecipe) -> NDArray[np.float32]:
@@ -258,10 +191,9 @@ def _render_torch(
 
     from soapworks.synthesis._torch import TorchRenderer
 
-    images = torch.empty(
-        (len(indices), N_CHANNELS, recipe.size, recipe.size), dtype=torch.float32, device=device
-    )
     renderer = TorchRenderer(recipe, device)
+    shape = (len(indices), N_CHANNELS, recipe.size, recipe.size)
+    images = torch.empty(shape, dtype=torch.float32, device=device)
     for start in range(0, len(indices), renderer.images_per_batch):
         batch = indices[start : start + renderer.images_per_batch]
         made = renderer.images(batch) if kind == "mixture" else getattr(renderer.parts(batch), kind)

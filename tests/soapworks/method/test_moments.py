@@ -186,23 +186,6 @@ def test_cuda_tensors_are_multiplied_without_tensorfloat(precision):
     assert eigenvalue_error(moments.scatter, scatter) < 1e-6
 
 
-def test_plain_products_switches_tensorfloat_off_and_on_again():
-    matmul = torch.backends.cuda.matmul
-    try:
-        torch.set_float32_matmul_precision("high")
-        with _device.plain_products("cpu"):
-            assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.get_float32_matmul_precision() == "high"
-        torch.set_float32_matmul_precision("highest")
-        matmul.fp32_precision = "tf32"
-        with _device.plain_products("cpu"):
-            assert matmul.fp32_precision == "ieee"
-        assert matmul.fp32_precision == "tf32"
-    finally:
-        matmul.fp32_precision = "ieee"
-        torch.set_float32_matmul_precision("highest")
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["numpy", "torch"])

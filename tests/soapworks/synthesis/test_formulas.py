@@ -10,14 +10,13 @@ from soapworks.synthesis import _numpy as _noise_numpy
 from soapworks.synthesis import _torch as _noise_torch
 from soapworks.synthesis._arguments import checked_recipe
 from soapworks.synthesis._noise import dct_matrix, planes
+from soapworks.synthesis._noise import weights as weights_of
 from soapworks.synthesis._numpy import NumpyRenderer, _pink_fields
 from soapworks.synthesis.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     SPECS,
-    mixture_weights,
     synthesize,
-    synthesize_part,
 )
 
 MEAN = np.array(IMAGENET_MEAN)[:, None, None]
@@ -27,7 +26,7 @@ P_VALUE = 1e-4
 
 
 def gradients_in_pixel_space(spec, n, size):
-    return synthesize_part("gradient", range(n), size, spec=spec, seed=5) * STD + MEAN
+    return synthesize(range(n), size, kind="gradient", spec=spec, seed=5) * STD + MEAN
 
 
 @pytest.mark.parametrize("size", [2, 7, 224])
@@ -61,7 +60,7 @@ def test_pink_field_is_the_filtered_transform_of_white_noise(size):
 
 
 def test_pink_has_unit_deviation_and_keeps_its_mean():
-    pink = synthesize_part("pink", range(64), 64, seed=5).astype(np.float64)
+    pink = synthesize(range(64), 64, kind="pink", seed=5).astype(np.float64)
     np.testing.assert_allclose(pink.std(axis=(2, 3)), 1, atol=1e-5)
     # Its law: the (0, 0) coefficient is N(0, 1), the others' squares sum to (64 std)^2.
     assert pink.mean(axis=(2, 3)).std() > 0.1
@@ -69,7 +68,7 @@ def test_pink_has_unit_deviation_and_keeps_its_mean():
 
 def test_power_of_pink_noise_falls_with_the_square_of_frequency():
     size = 128
-    power = scipy.fft.dctn(synthesize_part("pink", range(16), size), axes=(2, 3), norm="ortho") ** 2
+    power = scipy.fft.dctn(synthesize(range(16), size, kind="pink"), axes=(2, 3), norm="ortho") ** 2
     i = np.arange(size)
     frequency = np.hypot(i[:, None], i[None, :])
     inside = (frequency > 4) & (frequency < size)
@@ -120,7 +119,8 @@ def test_extreme_words_give_finite_normals(monkeypatch, word):
 
 
 def test_weights_follow_their_dirichlet_law():
-    weights = mixture_weights(range(4000), seed=5)
+    recipe = checked_recipe("authors", 5, 2)
+    weights = np.stack([weights_of(recipe, i) for i in range(4000)])
     for column, (alpha, beta) in enumerate([(1, 3), (1, 3), (2, 2)]):
         assert scipy.stats.kstest(weights[:, column], "beta", (alpha, beta)).pvalue > P_VALUE
 
@@ -180,12 +180,12 @@ def rise(images):
 
 @pytest.mark.parametrize("kind", ["gradient", "mixture"])
 def test_authors_images_brighten_to_the_right_and_down(kind):
-    assert rise(synthesize_part(kind, range(1000), 16))[1].min() > 10
+    assert rise(synthesize(range(1000), 16, kind=kind))[1].min() > 10
 
 
 @pytest.mark.parametrize("kind", ["gradient", "mixture"])
 def test_balanced_images_have_no_direction(kind):
-    differences, z = rise(synthesize_part(kind, range(1000), 16, spec="balanced"))
+    differences, z = rise(synthesize(range(1000), 16, kind=kind, spec="balanced"))
     assert np.abs(z).max() < 4
     n_rising = (differences > 0).sum(axis=0)
     assert all(scipy.stats.binomtest(int(n), len(differences)).pvalue > P_VALUE for n in n_rising)
@@ -204,7 +204,7 @@ def test_balanced_gradients_centre_on_mid_grey_with_the_authors_contrast():
 
 
 def test_modulated_white_is_white_noise_under_one_clipped_pink_field():
-    images = synthesize_part("modulated_white", range(64), 64, seed=5).astype(np.float64)
+    images = synthesize(range(64), 64, kind="modulated_white", seed=5).astype(np.float64)
     # Where the shared field is dark enough to clip, the channel is exactly 0; and the darker
     # channel clips wherever the others do, because one field modulates all three.
     zero = images == 0

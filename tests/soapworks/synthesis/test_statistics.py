@@ -16,7 +16,7 @@ import pytest
 import scipy.fft
 import scipy.stats
 
-from soapworks.synthesis.images import KINDS, synthesize_part
+from soapworks.synthesis.images import KINDS, synthesize
 
 REFERENCE = np.load(Path(__file__).parents[2] / "conformance" / "noise_statistics.npz")
 N_OURS = 256
@@ -41,7 +41,7 @@ def measured(kind: str) -> dict[str, np.ndarray]:
     n_in_ring = np.bincount(ring)[:N_RINGS]
     pixel_quantiles = REFERENCE[f"{kind}_pixel_quantiles"]
     for index in range(N_OURS):
-        image = synthesize_part(kind, [index], SIZE)[0]
+        image = synthesize([index], SIZE, kind=kind)[0]
         flat = image.reshape(3, -1).astype(np.float64)
         centred = image - image.mean(axis=(1, 2), keepdims=True)
         power = np.abs(scipy.fft.fft2(centred, norm="ortho")) ** 2
