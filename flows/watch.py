@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger
 from prefect.events import emit_event
 
 from soapworks.errors import EngineError, InputError, SoapworksError, user_message
-from soapworks.flows.engine.curve_artifact import publish_curve
+from soapworks.flows.engine.artifacts import publish_curve
 from soapworks.flows.score import score_checkpoints
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
