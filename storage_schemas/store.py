@@ -14,7 +14,7 @@ from soapworks.errors import DamagedProductError, InputError, MissingProductErro
 from soapworks.storage_schemas.layout.recipes import Recipe
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.leasing import reclaim as housekeeping
-from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, holding
+from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.attempts import Attempt
 from soapworks.storage_schemas.publishing.parts import take_over_parts
@@ -120,8 +120,8 @@ class Store:
 
     def holder(self, recipe: Recipe) -> str | None:
         """Return who works on the product, in words; None if nobody holds its lease."""
-        standing = holding(self.address(recipe), default_seconds=self.lease_seconds)
-        return None if standing is None or standing.expired else str(standing)
+        lease = live_lease(self.address(recipe), default_seconds=self.lease_seconds)
+        return str(lease) if lease else None
 
     def withdraw(self, product: Product | Location) -> bool:
         """Unpublish a damaged product, so that the next claim makes it again from what is whole.

@@ -6,7 +6,6 @@ is a warning, never an error.
 
 import base64
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,6 +18,7 @@ from prefect.artifacts import (
 
 from soapworks.flows.display.tables import LAYER_HEADINGS, cell, layer_cells
 from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
+from soapworks.storage_schemas.layout.names import slug
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch.curves import Curve
 from soapworks.tasks.watch.state import Watch
@@ -162,7 +162,7 @@ def _stem(name: str) -> str:
 
 def _key(*parts: str) -> str:
     """Return an artifact's key: the same for all versions of one thing."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(("soapworks", *parts)).lower()).strip("-")
+    return slug("-".join(("soapworks", *parts)))
 
 
 def _code(text: str) -> str:

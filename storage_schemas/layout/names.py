@@ -56,6 +56,11 @@ def safe_part(part: object) -> str:
     return part
 
 
+def slug(text: str, *, keep: str = "", fill: str = "-") -> str:
+    """Return text in lower case with ``fill`` for all but letters, digits and ``keep``."""
+    return re.sub(rf"[^a-z0-9{re.escape(keep)}]+", fill, text.lower()).strip("-")
+
+
 def encode(document: dict[str, Any]) -> bytes:
     """Return ``document`` as JSON, sorted and indented: equal documents have equal bytes.
 

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from soapworks.storage_schemas.layout.names import slug
+
 KEY_PATTERN = r"^[0-9a-f]{64}$"
 
 
@@ -51,7 +53,7 @@ class Recipe(Part):
     @property
     def slug(self) -> str:
         """Readable part of the product's address."""
-        return "-".join(re.sub(r"[^a-z0-9_.]+", "_", part.lower()) for part in self._slug_parts())
+        return "-".join(slug(part, keep="_.", fill="_") for part in self._slug_parts())
 
     def _slug_parts(self) -> tuple[str, ...]:
         raise NotImplementedError

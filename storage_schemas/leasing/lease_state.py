@@ -45,7 +45,7 @@ class LeaseState:
         return f"host {words['host']}, pid {words['pid']}, since {words['since']}"
 
 
-def holding(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | None:
+def read_lease(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | None:
     """Return the lease that stands on the product in ``folder``, None if there is none.
 
     Looking is observing: a lease that was unchanged over ``seconds`` of looking has expired.
@@ -62,7 +62,8 @@ def holding(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | 
     try:
         data = file.read_bytes(limit=_LIMIT)
     except MissingProductError:
-        return holding(folder) if max(numbers(folder), default=0) > number else None
+        newer = max(numbers(folder), default=0) > number
+        return read_lease(folder, default_seconds=default_seconds) if newer else None
     try:
         content = decode(data, file)
     except DamagedProductError:
@@ -73,6 +74,12 @@ def holding(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | 
     unchanged = _observed.unchanged_for(file.url, data, time.monotonic())
     expired = unchanged > min(seconds, MAX_SECONDS) or is_dead(content)
     return LeaseState(file, number, content, expired)
+
+
+def live_lease(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | None:
+    """Return the lease in ``folder`` unless it has expired; see :func:`read_lease`."""
+    lease = read_lease(folder, default_seconds=default_seconds)
+    return None if lease is None or lease.expired else lease
 
 
 def file_name(number: int) -> str:

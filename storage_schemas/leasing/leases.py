@@ -22,17 +22,24 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from soapworks.errors import StoreError
 from soapworks.storage_schemas.layout.names import encode
 from soapworks.storage_schemas.leasing import heartbeats
-from soapworks.storage_schemas.leasing.lease_state import file_name, holding, holds, numbers
+from soapworks.storage_schemas.leasing.lease_state import file_name, holds, numbers, read_lease
 from soapworks.storage_schemas.leasing.processes import this_process
 from soapworks.storage_schemas.locations.location import Location
 
 FORMAT = 1
+
+POLL_SECONDS = 0.1
+"""Time between two looks at a lease that is waited for, seconds."""
+
+
+class HeldError(StoreError):
+    """Another process holds the lease."""
 
 
 class LeaseLostError(StoreError):
@@ -89,7 +96,7 @@ class Lease:
             if self._lost:
                 return
             try:
-                if self._standing():
+                if self._is_newest():
                     self._beat += 1
                     self.file.write_bytes(self.content(), durable=False)
                     self._alive = time.monotonic()
@@ -108,10 +115,10 @@ class Lease:
             If it does not.
         """
         with self._lock:
-            if not self._lost and not self._standing():
+            if not self._lost and not self._is_newest():
                 self._give_up()
             if self._lost:
-                raise LeaseLostError(lost_sentence(self._folder))
+                raise LeaseLostError(lost_message(self._folder))
 
     def release(self) -> None:
         """Give the lease back; storage that fails is left to expiry."""
@@ -131,7 +138,7 @@ class Lease:
         heartbeats.stop(self)
         self._lost = True
 
-    def _standing(self) -> bool:
+    def _is_newest(self) -> bool:
         newest = max(numbers(self._folder), default=0)
         return newest == self.number and holds(self.file, self.token)
 
@@ -156,10 +163,10 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
     StoreError
         If the storage fails.
     """
-    standing = holding(folder, default_seconds=seconds)
-    if standing is not None and not standing.expired:
+    before = read_lease(folder, default_seconds=seconds)
+    if before is not None and not before.expired:
         return None
-    lease = Lease(folder, standing.number + 1 if standing else 1, seconds)
+    lease = Lease(folder, before.number + 1 if before else 1, seconds)
     # What was created is asked of the file: a put that was repeated after a lost answer finds its
     # own lease, and where a server has no conditional puts another may have been a moment later.
     try:
@@ -182,27 +189,47 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
 
 
 @contextlib.contextmanager
-def held(folder: Location, seconds: float) -> Iterator[Lease]:
-    """Hold the lease on the product in ``folder`` for a while.
+def held(
+    folder: Location,
+    seconds: float,
+    *,
+    patience: float = 0.0,
+    waiting: Callable[[], None] | None = None,
+) -> Iterator[Lease]:
+    """Hold the lease on ``folder`` inside the block.
+
+    Parameters
+    ----------
+    folder, seconds
+        As for :func:`acquire`.
+    patience
+        Longest wait for another holder, seconds.
+    waiting
+        Called once where another holder is waited for.
 
     Raises
     ------
-    StoreError
-        While another process holds it.
+    HeldError
+        If another process still holds it then.
     """
-    lease = acquire(folder, seconds)
-    if lease is None:
-        raise StoreError(
-            f"{folder.parent.name}/{folder.name} is being worked on ({holding(folder)}); "
-            "try again when that has ended."
-        )
+    end = time.monotonic() + patience
+    while (lease := acquire(folder, seconds)) is None:
+        if time.monotonic() >= end:
+            raise HeldError(
+                f"{folder.parent.name}/{folder.name} is being worked on ({read_lease(folder)}); "
+                "try again when that has ended"
+            )
+        if waiting:
+            waiting()
+            waiting = None
+        time.sleep(POLL_SECONDS)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def lost_sentence(folder: Location) -> str:
+def lost_message(folder: Location) -> str:
     """Return what to tell a holder that lost its lease."""
     return (
         f"The lease on {folder.parent.name}/{folder.name} was taken over by another process "

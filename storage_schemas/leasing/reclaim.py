@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from soapworks.errors import DamagedProductError, InputError, StoreError
 from soapworks.storage_schemas.layout.names import PARTIAL
 from soapworks.storage_schemas.leasing import leases
-from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.leasing.lease_state import live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import Product, read_product
 from soapworks.storage_schemas.publishing.records import ATTEMPT_NAME, RECIPE, RECORD
@@ -42,7 +42,7 @@ def abandoned(
     addresses = list(addresses)
     deadline = time.monotonic() + patience
     while True:
-        live = {address for address in addresses if _is_held(address, lease_seconds)}
+        live = {a for a in addresses if live_lease(a, default_seconds=lease_seconds)}
         if not live or time.monotonic() >= deadline:
             break
         time.sleep(_LOOK_AGAIN)
@@ -95,11 +95,6 @@ def delete(address: Location, lease_seconds: float) -> None:
             if name != lease.file.name:
                 (address / name).delete()
     address.delete_if_empty()
-
-
-def _is_held(address: Location, lease_seconds: float) -> bool:
-    standing = holding(address, default_seconds=lease_seconds)
-    return standing is not None and not standing.expired
 
 
 def _leftovers(address: Location, *, own_lease: Location | None) -> list[tuple[Location, int]]:

@@ -13,7 +13,7 @@ class UnreachableError(StoreError):
 
 
 @contextlib.contextmanager
-def told(location: object, doing: str) -> Iterator[None]:
+def translate_errors(location: object, doing: str) -> Iterator[None]:
     """Turn what goes wrong with the storage into one sentence about ``location``."""
     try:
         yield

@@ -18,7 +18,7 @@ from soapworks.errors import InputError
 from soapworks.remote import OPTIONS, set_up
 from soapworks.storage_schemas.layout.names import safe_path
 from soapworks.storage_schemas.locations.disk import Disk
-from soapworks.storage_schemas.locations.failures import told
+from soapworks.storage_schemas.locations.failures import translate_errors
 from soapworks.storage_schemas.locations.objects import Objects
 
 
@@ -136,12 +136,12 @@ class Location:
         StoreError
             If it cannot be read, or is a symbolic link.
         """
-        with told(self, "read"):
+        with translate_errors(self, "read"):
             return self._do().read(self._path, limit)
 
     def digest(self) -> tuple[int, str]:
         """Return size in bytes and sha256 of the file, read in pieces."""
-        with told(self, "read"):
+        with translate_errors(self, "read"):
             return self._do().digest(self._path)
 
     def write_bytes(self, data: bytes, *, durable: bool = True) -> None:
@@ -152,17 +152,17 @@ class Location:
         durable
             Whether it must outlast a power cut; it is whole or absent to any reader either way.
         """
-        with told(self, "write"):
+        with translate_errors(self, "write"):
             self._do().write(self._path, data, durable=durable)
 
     def create(self, data: bytes, *, durable: bool = True) -> bool:
         """Write the file if there is none; False if there is one. Of many callers, one wins."""
-        with told(self, "write"):
+        with translate_errors(self, "write"):
             return self._do().create(self._path, data, durable=durable)
 
     def copy_from(self, source: "Location") -> None:
         """Become a copy of ``source`` in the same store: a hard link, or a copy by the server."""
-        with told(self, "write"):
+        with translate_errors(self, "write"):
             self._do().copy(source._path, self._path)
 
     def exists(self) -> bool:
@@ -171,22 +171,22 @@ class Location:
 
     def size(self) -> int | None:
         """Return the file's size in bytes; None if there is no such file."""
-        with told(self, "read"):
+        with translate_errors(self, "read"):
             return self._do().size(self._path)
 
     def names(self) -> list[str]:
         """Return the names in this folder, sorted."""
-        with told(self, "list"):
+        with translate_errors(self, "list"):
             return self._do().names(self._path)
 
     def sizes(self) -> dict[str, int]:
         """Return relative path -> bytes of all files below this folder."""
-        with told(self, "list"):
+        with translate_errors(self, "list"):
             return self._do().sizes(self._path)
 
     def sizes_of(self, files: Iterable[str]) -> dict[str, int]:
         """Return relative path -> bytes of those of ``files`` that are below this folder."""
-        with told(self, "list"):
+        with translate_errors(self, "list"):
             return self._do().sizes_of(self._path, files)
 
     def walk(self) -> list[str]:
@@ -195,17 +195,17 @@ class Location:
 
     def sync(self, files: list[str]) -> None:
         """Make files below this folder durable."""
-        with told(self, "write"):
+        with translate_errors(self, "write"):
             self._do().sync(self._path, files)
 
     def delete(self) -> None:
         """Delete the file, or the folder with all below; missing is fine."""
-        with told(self, "delete"):
+        with translate_errors(self, "delete"):
             self._do().delete(self._path)
 
     def delete_file(self) -> None:
         """Delete the file, known to be no folder; missing is fine."""
-        with told(self, "delete"):
+        with translate_errors(self, "delete"):
             self._do().delete_file(self._path)
 
     def delete_if_empty(self) -> None:
@@ -214,7 +214,7 @@ class Location:
 
     def free_bytes(self) -> int | None:
         """Return the bytes that can still be written here; None where nobody knows."""
-        with told(self, "read"):
+        with translate_errors(self, "read"):
             return self._do().free_bytes(self._path)
 
     def zarr_store(self, *, read_only: bool) -> ZarrStore:
@@ -226,7 +226,7 @@ class Location:
             return LocalStore(self.local_path, read_only=read_only)
         from zarr.storage import FsspecStore
 
-        with told(self, "open"):
+        with translate_errors(self, "open"):
             store = FsspecStore.from_url(self.url, storage_options=OPTIONS, read_only=read_only)
             set_up(store.fs)
             return store

@@ -51,18 +51,20 @@ class Attempt:
         The attempt's folder.
     writer
         What writes into it; may be sent to other processes.
-    mends
-        What was found damaged of a product that was published before; empty for a new one.
+    damage
+        Damage of the product that was published before; empty for a new one.
+    product
+        The published product; None before.
     """
 
     def __init__(
-        self, recipe: Recipe, location: Location, lease: Lease, mends: tuple[Damage, ...] = ()
+        self, recipe: Recipe, location: Location, lease: Lease, damage: tuple[Damage, ...] = ()
     ) -> None:
-        self.recipe, self.location, self.mends = recipe, location, mends
+        self.recipe, self.location, self.damage = recipe, location, damage
         self.writer = AttemptWriter(location, lease.file, lease.token)
+        self.product: Product | None = None
         self._lease = lease
         self._digests = Digests.of(location)
-        self._published = False
         # Also where the attempt is dropped without being entered, and at the process's end.
         self._release = weakref.finalize(self, lease.release)
 
@@ -93,7 +95,7 @@ class Attempt:
             self._release.detach()
             self._lease.abandon()
             return
-        if not self._published:
+        if self.product is None:
             with contextlib.suppress(StoreError):  # the error under way matters more
                 if not self.writer.finished_parts():
                     self.location.delete()
@@ -146,11 +148,11 @@ class Attempt:
             # A put that was repeated after a lost answer finds its own record.
             if winner.data != self.location:
                 return self._adopt(winner)
-        self._published = True
+        self.product = Product(self.recipe.key, self.recipe.kind, self.address, record)
         self._drop_work(work)
         self._drop_others()
         self._release()
-        return Product(self.recipe.key, self.recipe.kind, self.address, record)
+        return self.product
 
     def _files(self) -> tuple[dict[str, FileDigest], list[str]]:
         """Return the product's files, checked to be whole and accounted for, and those of work."""
@@ -195,7 +197,7 @@ class Attempt:
             (self.location / WORK).delete()
 
     def _adopt(self, winner: Product) -> Product:
-        self._published = True
+        self.product = winner
         with contextlib.suppress(StoreError):
             self.location.delete()
         self._release()

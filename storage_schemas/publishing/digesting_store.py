@@ -12,7 +12,7 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
-from soapworks.storage_schemas.locations.failures import told
+from soapworks.storage_schemas.locations.failures import translate_errors
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.digests import Digests, below, digest_of
 from soapworks.storage_schemas.publishing.parts import read_parts
@@ -70,7 +70,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
             return self._metadata[key]
         if self._is_not_made(key):
             return None
-        with told(self._attempt / self._path(key), "read"):
+        with translate_errors(self._attempt / self._path(key), "read"):
             return await self._store.get(key, prototype, byte_range)
 
     async def exists(self, key: str) -> bool:
@@ -79,13 +79,13 @@ class DigestingStore(WrapperStore[ZarrStore]):
             return True
         if self._is_not_made(key):
             return False
-        with told(self._attempt / self._path(key), "read"):
+        with translate_errors(self._attempt / self._path(key), "read"):
             return await self._store.exists(key)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write a file and record it once it is there."""
         view = memoryview(value.as_buffer_like())
-        with told(self._attempt / self._path(key), "write"):
+        with translate_errors(self._attempt / self._path(key), "write"):
             if view.nbytes < _SMALL:
                 digest = digest_of(view)
                 await self._store.set(key, value)
@@ -107,7 +107,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
 
     async def delete(self, key: str) -> None:
         """Delete a file and record that it is empty."""
-        with told(self._attempt / self._path(key), "delete"):
+        with translate_errors(self._attempt / self._path(key), "delete"):
             await self._store.delete(key)
         self._metadata.pop(key, None)
         self._digests.record(self._path(key), None)
@@ -119,7 +119,7 @@ class DigestingStore(WrapperStore[ZarrStore]):
         over from an earlier attempt must outlive that.
         """
         folder = self._path(prefix)
-        with told(self._attempt / folder, "delete"):
+        with translate_errors(self._attempt / folder, "delete"):
             kept = await asyncio.to_thread(self._finished_below, folder)
             if not kept:
                 await self._store.delete_dir(prefix)

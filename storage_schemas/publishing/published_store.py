@@ -16,7 +16,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from soapworks.errors import DamagedProductError
-from soapworks.storage_schemas.locations.failures import told
+from soapworks.storage_schemas.locations.failures import translate_errors
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.digests import FileDigest, digest_of
 from soapworks.storage_schemas.publishing.records import decode_record, files_of
@@ -74,7 +74,7 @@ class PublishedStore(WrapperStore[ZarrStore]):
         if byte_range is None and self._folder.local_path is None:
             n_bytes = self._files[key].bytes
             asked = RangeByteRequest(0, n_bytes) if 0 < n_bytes <= _WHOLE_BYTES else None
-        with told(self._folder, "read"):
+        with translate_errors(self._folder, "read"):
             found = await self._store.get(key, prototype, asked)
         if found is None:
             raise self._damaged(key, "is missing")

@@ -9,8 +9,8 @@ import zarr
 from soapworks.errors import InputError
 from soapworks.storage_schemas.layout.names import PARTIAL, encode, safe_part, safe_path
 from soapworks.storage_schemas.leasing.lease_state import holds
-from soapworks.storage_schemas.leasing.leases import LeaseLostError, lost_sentence
-from soapworks.storage_schemas.locations.failures import told
+from soapworks.storage_schemas.leasing.leases import LeaseLostError, lost_message
+from soapworks.storage_schemas.locations.failures import translate_errors
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.digesting_store import DigestingStore
 from soapworks.storage_schemas.publishing.digests import Digests, FileDigest, digest_of
@@ -53,7 +53,9 @@ class AttemptWriter:
         digesting = DigestingStore(store, self.attempt, name, makes_arrays=mode in ("a", "w"))
         if mode == "w":
             mode = "a"
-        with told(self.attempt / name, "write"):  # it makes folders, and reads what is there
+        with translate_errors(
+            self.attempt / name, "write"
+        ):  # it makes folders, and reads what is there
             return zarr.open_group(digesting, mode=mode, zarr_format=3, use_consolidated=False)
 
     def write(self, name: str, data: bytes) -> None:
@@ -120,7 +122,7 @@ class AttemptWriter:
     def check(self) -> None:
         """Raise LeaseLostError if the lease that this writes under is gone: one small read."""
         if not holds(self.lease_file, self.token):
-            raise LeaseLostError(lost_sentence(self.attempt.parent))
+            raise LeaseLostError(lost_message(self.attempt.parent))
 
     def _own(self, name: str) -> str:
         if safe_path(name).split("/")[0] == PARTS or name.endswith(PARTIAL):

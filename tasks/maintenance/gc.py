@@ -11,7 +11,7 @@ from typing import Any
 
 from soapworks.errors import DamagedProductError, StoreError
 from soapworks.storage_schemas.layout.names import MAX_DOCUMENT_BYTES, decode
-from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.leasing.lease_state import live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import read_product
 from soapworks.storage_schemas.publishing.records import PARTS, RECIPE
@@ -105,8 +105,9 @@ def choose(store: Store, retention: Retention, *, patience: float = 0.0) -> Cand
             )
     if retention.keep_features is not None:
         reasons |= surplus_features(stored, retention.keep_features)
-    is_held = compute_each(partial(_is_held, store), addresses, workers=READERS)
-    held = {address for address, live in zip(addresses, is_held, strict=True) if live}
+    look_up = partial(live_lease, default_seconds=store.lease_seconds)
+    leases = compute_each(look_up, addresses, workers=READERS)
+    held = {address for address, lease in zip(addresses, leases, strict=True) if lease}
     busy = {weights for address in held if (weights := weights_of(_recipe_at(address)))}
     used = {one for one in reasons if one.location in held or one.weights in busy}
     if held:
@@ -173,11 +174,6 @@ def _look(address: Location) -> Stored | str | None:
         return Stored(address, product.kind, product.key, created, product.facts, product.recipe)
     except StoreError as error:
         return f"{address.parent.name}/{address.name} cannot be read ({str(error).rstrip('.')})"
-
-
-def _is_held(store: Store, address: Location) -> bool:
-    standing = holding(address, default_seconds=store.lease_seconds)
-    return standing is not None and not standing.expired
 
 
 def _recipe_at(address: Location) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from soapworks.errors import StoreError
 from soapworks.storage_schemas.layout.recipes import RECIPES
-from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.leasing.lease_state import live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import read_product
 from soapworks.storage_schemas.publishing.records import ATTEMPT_NAME, RECIPE, RECORD
@@ -24,8 +24,7 @@ class Unrecorded:
 
 def unrecorded_at(store: Store, address: Location) -> list[Unrecorded]:
     """Return what lies at an address beside its product, unless somebody works there."""
-    standing = holding(address, default_seconds=store.lease_seconds)
-    if standing is not None and not standing.expired:
+    if live_lease(address, default_seconds=store.lease_seconds):
         return []
     try:
         product = read_product(address)

@@ -7,16 +7,16 @@ record tells: what the last run found there, and what it called the checkpoint. 
 import hashlib
 import io
 import json
-import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pandas as pd
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
+from soapworks.storage_schemas.layout.names import slug
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
 from soapworks.storage_schemas.layout.tables import LEADERBOARD, LEADERBOARD_TABLE, write_table
 from soapworks.storage_schemas.leasing import leases
@@ -36,8 +36,6 @@ MAX_BYTES = 1 << 28
 
 READERS = 8
 """Records read at once: from a bucket one waits for answers."""
-
-POLL_SECONDS = 0.1
 
 DEFAULT_TAU = HeadRecipe.model_fields["tau"].default
 
@@ -109,19 +107,14 @@ def kept_is_current(store: Store, table: pd.DataFrame) -> bool:
     return set(_kept(store)["head"]) == set(table["head"])
 
 
-@contextmanager
-def replacing(store: Store) -> Iterator[Lease]:
+def replacing(store: Store) -> AbstractContextManager[Lease]:
     """Wait until nobody else replaces the table, or another file of which there is one."""
-    told = False
-    while (lease := leases.acquire(store.location / REPORTS, store.lease_seconds)) is None:
-        if not told:
-            emit(Waiting("another process is writing the leaderboard"))
-            told = True
-        time.sleep(POLL_SECONDS)
-    try:
-        yield lease
-    finally:
-        lease.release()
+    return leases.held(
+        store.location / REPORTS,
+        store.lease_seconds,
+        patience=math.inf,
+        waiting=lambda: emit(Waiting("another process is writing the leaderboard")),
+    )
 
 
 def _brought_up_to_date(store: Store, kept: pd.DataFrame) -> pd.DataFrame:
@@ -185,8 +178,8 @@ def page_name(recipe: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     subject = {name: value for name, value in recipe["subject"].items() if name != "layer"}
     how = [recipe[name] for name in ("weights", "mu", "tau", "components", "centred")]
     same = json.dumps([subject, measured, how], sort_keys=True)
-    slug = re.sub(r"[^a-z0-9_.]+", "_", subject["architecture"].lower())[:80]
-    return f"{slug}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.html"
+    words = slug(subject["architecture"], keep="_.", fill="_")[:80]
+    return f"{words}-{hashlib.sha256(same.encode()).hexdigest()[:12]}.html"
 
 
 def suppression(recipe: Mapping[str, Any]) -> str:

@@ -7,16 +7,14 @@ draws what a killed process left undrawn.
 import hashlib
 import io
 import json
-import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from soapworks.errors import DamagedProductError, MissingProductError
 from soapworks.storage_schemas.layout.layer_summary import dtypes
-from soapworks.storage_schemas.layout.names import decode, encode
-from soapworks.storage_schemas.leasing import leases
+from soapworks.storage_schemas.layout.names import decode, encode, slug
+from soapworks.storage_schemas.leasing.leases import HeldError, held
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch.rules import DRAWN, CheckpointState
 from soapworks.tasks.watch.state import Watch
@@ -46,7 +44,6 @@ COLUMNS = {
 """Columns of a run's table, a row per (step, layer) by ascending step, layers in forward order."""
 
 _WAIT_SECONDS = 60.0
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -115,17 +112,15 @@ def update_curves(watch: Watch) -> list[Curve]:
     folder = watch.place / CURVES
     if not are_behind(watch):
         return []
-    lease = _acquire(watch, folder)
-    if lease is None:
-        return []
     try:
-        tables = tabulate(watch.read_all())
-        curves = [_write(watch, folder, run, table) for run, table in tables.items()]
-        lease.check()
-        signature = _signature(watch, tables)
-        (folder / DRAWN_FILE).write_bytes(encode({"format": 1, "of": signature}), durable=False)
-    finally:
-        lease.release()
+        with held(folder, watch.store.lease_seconds, patience=_WAIT_SECONDS) as lease:
+            tables = tabulate(watch.read_all())
+            curves = [_write(watch, folder, run, table) for run, table in tables.items()]
+            lease.check()
+            signature = _signature(watch, tables)
+            (folder / DRAWN_FILE).write_bytes(encode({"format": 1, "of": signature}), durable=False)
+    except HeldError:
+        return []
     return curves
 
 
@@ -137,7 +132,7 @@ def are_behind(watch: Watch) -> bool:
 def _write(watch: Watch, folder: Location, run: str, table: "pd.DataFrame") -> Curve:
     from soapworks.tasks.reports.curve_picture import draw
 
-    words = re.sub(r"[^a-z0-9]+", "-", run.lower()).strip("-")[:60].strip("-") or "steps"
+    words = slug(run)[:60].strip("-") or "steps"
     name = f"{words}-{hashlib.sha256(run.encode()).hexdigest()[:6]}"
     kind = watch.watching.chart
     parquet = io.BytesIO()
@@ -150,15 +145,6 @@ def _write(watch: Watch, folder: Location, run: str, table: "pd.DataFrame") -> C
     title = f"{watch.folder.name}/{run}" if watch.folder.name else run
     curve.picture.write_bytes(draw(table, title=title, kind=kind), durable=False)
     return curve
-
-
-def _acquire(watch: Watch, folder: Location) -> leases.Lease | None:
-    end = time.monotonic() + _WAIT_SECONDS
-    while (lease := leases.acquire(folder, watch.store.lease_seconds)) is None:
-        if time.monotonic() > end:
-            return None
-        time.sleep(_POLL_SECONDS)
-    return lease
 
 
 def _signature(watch: Watch, tables: "Mapping[str, pd.DataFrame]") -> str | None:

@@ -7,7 +7,6 @@ forward pass.
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
 from soapworks.images.listing import open_folder
-from soapworks.storage_schemas.layout.names import decode, encode
+from soapworks.storage_schemas.layout.names import decode, encode, slug
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
@@ -133,7 +132,7 @@ class Watch:
 
 
 def _address(name: str, identity: str) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-80:].strip("-") or "folder"
+    words = slug(name)[-80:].strip("-") or "folder"
     return f"{words}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
-from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.leasing.lease_state import live_lease, read_lease
 from soapworks.storage_schemas.leasing.observations import Observations
 from soapworks.storage_schemas.store import KEY_DIGITS
 from soapworks.tasks.watch.listing import list_checkpoints
@@ -76,7 +76,9 @@ def look(watch: Watch, *, clock: Clock = time, observed: Observations = _observe
         seen = replace(sighting, unchanged_for=unchanged_for)
         arrival = arrivals.get(seen.path)
         decision = decide_about(watch, seen, arrival, clock, heads, here=here)
-        if decision.verdict == "due" and _is_held(watch, seen.path):
+        if decision.verdict == "due" and live_lease(
+            watch.address(seen.path), default_seconds=watch.store.lease_seconds
+        ):
             decision = decide_about(watch, seen, arrival, clock, heads, here=here, held=True)
         decisions.append(decision)
     return Survey(tuple(decisions))
@@ -108,17 +110,17 @@ def wait_for_stale_leases(
         Whether one of them is dead, so that its checkpoint is due.
     """
     held = look(watch, clock=clock, observed=observed).of("held")
-    standing = {one.sighting.path: holding(watch.address(one.sighting.path)) for one in held}
+    leases = {one.sighting.path: read_lease(watch.address(one.sighting.path)) for one in held}
     died = False
-    while standing:
-        for path, before in list(standing.items()):
-            now = holding(watch.address(path), default_seconds=watch.store.lease_seconds)
+    while leases:
+        for path, before in list(leases.items()):
+            now = read_lease(watch.address(path), default_seconds=watch.store.lease_seconds)
             if now is None or now.expired:
                 died = True
             elif before is not None and now.content == before.content:
                 continue
-            del standing[path]
-        if standing:
+            del leases[path]
+        if leases:
             clock.sleep(POLL_SECONDS)
     return died
 
@@ -193,11 +195,6 @@ def heads_of(watch: Watch, arrivals: Mapping[str, CheckpointState]) -> frozenset
         return frozenset()
     there = {address.name[-KEY_DIGITS:] for address in watch.store.addresses(HeadRecipe.kind)}
     return frozenset(key for key in wanted if key[:KEY_DIGITS] in there)
-
-
-def _is_held(watch: Watch, path: str) -> bool:
-    standing = holding(watch.address(path), default_seconds=watch.store.lease_seconds)
-    return standing is not None and not standing.expired
 
 
 def now_by(clock: Clock) -> datetime:

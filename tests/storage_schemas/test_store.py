@@ -130,7 +130,7 @@ def test_a_damaged_product_is_not_found_and_made_again(store, product, harm, tmp
     assert store.find(Toy()) is None
     attempt = store.claim(Toy())
     assert isinstance(attempt, Attempt)
-    assert attempt.mends
+    assert attempt.damage
     n_whole = {"data gone": 0, "link": 0, "table gone": N_BLOCKS}.get(harm, N_BLOCKS - 1)
     assert len(attempt.writer.finished_parts()) == n_whole
     mended = make(attempt)

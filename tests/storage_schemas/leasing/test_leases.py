@@ -12,7 +12,7 @@ import pytest
 from soapworks.errors import StoreError
 from soapworks.storage_schemas.leasing import heartbeats, leases, processes
 from soapworks.storage_schemas.leasing import lease_state as holdings
-from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, holding, numbers
+from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, numbers, read_lease
 from soapworks.storage_schemas.leasing.leases import LeaseLostError, acquire
 from soapworks.storage_schemas.locations.disk import Disk
 from soapworks.storage_schemas.locations.location import Location
@@ -57,7 +57,7 @@ def until(condition) -> None:
 def test_one_holds_and_gives_back(folder):
     lease = acquire(folder, 5)
     assert acquire(folder, 5) is None
-    assert f"pid {os.getpid()}" in str(holding(folder))
+    assert f"pid {os.getpid()}" in str(read_lease(folder))
     lease.check()
     lease.release()
     lease.release()
@@ -69,7 +69,7 @@ def test_one_holds_and_gives_back(folder):
 
 def test_a_lease_expires_by_the_observers_clock(folder, clock):
     put(folder)
-    assert not holding(folder).expired
+    assert not read_lease(folder).expired
     clock.now += 9.9
     assert acquire(folder, 5) is None
     clock.now += 0.2
@@ -81,23 +81,23 @@ def test_a_lease_expires_by_the_observers_clock(folder, clock):
 def test_a_sign_of_life_starts_the_time_anew(folder, clock):
     put(folder, beat=0)
     for beat in range(1, 5):
-        assert not holding(folder).expired
+        assert not read_lease(folder).expired
         clock.now += 9
         put(folder, beat=beat)
-    assert not holding(folder).expired
+    assert not read_lease(folder).expired
 
 
 @pytest.mark.parametrize("seconds", [None, "x", -1, True, 10**400, 1e300])
 def test_a_lease_with_nonsense_expires_too(folder, clock, seconds):
     put(folder, seconds=seconds)
-    assert not holding(folder, default_seconds=60).expired
+    assert not read_lease(folder, default_seconds=60).expired
     clock.now += MAX_SECONDS + 1
-    assert holding(folder, default_seconds=60).expired
+    assert read_lease(folder, default_seconds=60).expired
 
 
 def test_an_unreadable_lease_expires_too(folder, clock):
     (folder / "lease-000003.json").write_bytes(b"{")
-    assert not holding(folder).expired
+    assert not read_lease(folder).expired
     clock.now += 4
     assert acquire(folder, 5) is None
     clock.now += 2
@@ -256,7 +256,7 @@ if {end!r} == "SIGTERM":
 
 def test_numbers_do_not_end(folder, clock):
     put(folder, 999999)
-    assert not holding(folder).expired
+    assert not read_lease(folder).expired
     clock.now += 11
     lease = acquire(folder, 5)
     lease.check()
@@ -266,7 +266,7 @@ def test_numbers_do_not_end(folder, clock):
 
 def test_who_comes_late_with_a_lower_number_does_not_hold(folder, monkeypatch):
     # Between looking and creating, others took over, and the lower numbers are free again.
-    monkeypatch.setattr(leases, "holding", lambda _folder, **_: None)
+    monkeypatch.setattr(leases, "read_lease", lambda _folder, **_: None)
     put(folder, 5)
     assert acquire(folder, 5) is None
     assert numbers(folder) == [5]

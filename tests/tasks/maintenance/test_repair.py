@@ -116,7 +116,7 @@ def test_a_run_says_that_it_makes_a_damaged_product_again(
     (message,) = [e.message for e in events if isinstance(e, Notice)]
     assert product.key[:12] in message
     assert f"{shard(product)} is missing" in message
-    assert message.endswith("is made again")
+    assert message.endswith("is being rebuilt")
     assert forwards.n_images == 4
     assert before.items() <= contents(store).items()
 

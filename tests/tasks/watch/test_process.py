@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import CheckpointError, InputError, StoreError
-from soapworks.storage_schemas.leasing.lease_state import holding
+from soapworks.storage_schemas.leasing.lease_state import read_lease
 from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Event, Notice
@@ -198,7 +198,7 @@ def test_what_ends_the_round_does_not_count_as_an_attempt(
     assert known is not None
     assert known.attempts == 0
     assert watcher.verdicts() == {"step_1.pt": "due"}
-    assert holding(watcher.watch.address("step_1.pt")) is None
+    assert read_lease(watcher.watch.address("step_1.pt")) is None
 
 
 def test_an_earlier_failure_outlives_a_round_that_ends(place: Path, clock: Clock) -> None:
