@@ -1,4 +1,4 @@
-"""``soapworks watch`` as a command: round after round, the engine only where there is work."""
+"""Run ``soapworks watch``: round after round, with the engine only where there is work."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from soapworks.tasks.watch.survey import (
     Clock,
     StatusReporter,
     Survey,
-    look,
+    survey,
     survey_when_stable,
     wait_for_stale_leases,
 )
@@ -29,7 +29,7 @@ Outcomes = list[dict[str, Any]]
 
 
 def watch_once(watch: Watch, *, engine: Callable[[], Any]) -> Outcomes:
-    """Do one round; return what became of each checkpoint that was due.
+    """Do one round; return the outcome for each checkpoint that was due.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ def watch_once(watch: Watch, *, engine: Callable[[], Any]) -> Outcomes:
     Raises
     ------
     SoapworksError
-        What is not the matter of one checkpoint: folder, photographs, store, engine.
+        An error of more than one checkpoint: of folder, images, store or engine.
     """
     check(watch)
-    outlook = survey_when_stable(watch)
-    StatusReporter(_say)(watch, outlook)
-    outcomes = _work(watch, outlook, engine)
+    found = survey_when_stable(watch)
+    StatusReporter(_report)(watch, found)
+    outcomes = _work(watch, found, engine)
     while wait_for_stale_leases(watch):
         outcomes += _work(watch, survey_when_stable(watch), engine)
     return outcomes
@@ -55,7 +55,7 @@ def watch_once(watch: Watch, *, engine: Callable[[], Any]) -> Outcomes:
 def keep_watching(
     watch: Watch, *, engine: Callable[[], Any], clock: Clock = time, rounds: int | None = None
 ) -> Outcomes:
-    """Do round after round; what may pass is told and waited for.
+    """Do round after round; report what may pass, and wait for it.
 
     Parameters
     ----------
@@ -64,32 +64,33 @@ def keep_watching(
     clock
         The clock.
     rounds
-        After how many rounds to end; never by default.
+        Number of rounds; unlimited by default.
 
     Raises
     ------
     SoapworksError
-        What waiting will not mend.
+        An error that will not go away by waiting.
     """
     check(watch)
-    teller, outcomes, faults, worked = StatusReporter(_say), Outcomes(), 0, False
+    reporter, outcomes, faults, worked = StatusReporter(_report), Outcomes(), 0, False
     while rounds is None or rounds > 0:
         try:
-            outlook = survey_when_stable(watch, clock=clock)
-            teller(watch, outlook)
-            done = _work(watch, outlook, engine)
+            found = survey_when_stable(watch, clock=clock)
+            reporter(watch, found)
+            done = _work(watch, found, engine)
             worked = worked or bool(done)
             outcomes += done
-            watch, faults = _without_retry(watch), 0
-            pause = _pause(watch, look(watch, clock=clock) if done else outlook)
+            options = watch.watching.model_copy(update={"retry": False})
+            watch, faults = replace(watch, watching=options), 0
+            pause = _pause(watch, survey(watch, clock=clock) if done else found)
         except (UnreachableError, EngineError) as error:
-            # An engine that never did its work is more likely to be wrongly set up than away.
+            # An engine that never worked is more likely to be misconfigured than unreachable.
             if isinstance(error, EngineError) and not worked:
                 raise
             faults += 1
             interval = watch.watching.interval
             pause = retry_delay(faults, interval, max(interval, watch.watching.max_backoff_seconds))
-            _say(f"{error} Looking again in {pause:g} s.")
+            _report(f"{str(error).rstrip('.')}; trying again in {pause:g} s")
         rounds = None if rounds is None else rounds - 1
         if rounds != 0:
             clock.sleep(pause)
@@ -97,23 +98,23 @@ def keep_watching(
 
 
 def check(watch: Watch) -> None:
-    """Refuse what can be known to be wrong before the first look.
+    """Refuse what can be known to be wrong before the first survey.
 
     Raises
     ------
     InputError
-        No photographs; or events are to start the work, and no server would stay to do so.
+        No images; or events are to start the work, without a permanent server to do so.
     """
     open_folder(watch.images).list()
     if watch.watching.start == "event" and configured_api_url() is None:
         raise InputError(
-            "start = event needs a Prefect server that stays, with a deployment that the event "
-            "triggers: set PREFECT_API_URL, or leave --start out."
+            "start = event needs a permanent Prefect server, with a deployment that the event "
+            "triggers: set PREFECT_API_URL, or leave --start out"
         )
 
 
-def _work(watch: Watch, outlook: Survey, engine: Callable[[], Any]) -> Outcomes:
-    if not outlook.of("due") and not are_behind(watch):
+def _work(watch: Watch, found: Survey, engine: Callable[[], Any]) -> Outcomes:
+    if not found.of("due") and not are_behind(watch):
         return []
     with engine():
         from soapworks.flows.watch import watch_checkpoints
@@ -128,15 +129,11 @@ def _work(watch: Watch, outlook: Survey, engine: Callable[[], Any]) -> Outcomes:
         )
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     emit(Notice(line))
 
 
-def _without_retry(watch: Watch) -> Watch:
-    return replace(watch, watching=watch.watching.model_copy(update={"retry": False}))
-
-
-def _pause(watch: Watch, outlook: Survey) -> float:
-    """Return the time to the next look: what is waited for may be due before the interval ends."""
-    waits = [one.wait for one in outlook.decisions if one.wait is not None]
+def _pause(watch: Watch, found: Survey) -> float:
+    """Return the time to the next survey: a wait may end before the interval does."""
+    waits = [decision.wait for decision in found.decisions if decision.wait is not None]
     return max(LEAST_PAUSE, min([watch.watching.interval, *waits]))

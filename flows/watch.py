@@ -1,4 +1,4 @@
-"""New checkpoints as they arrive, as flows: look and score, or score what an event names."""
+"""Score checkpoints as they arrive, as flows: all of a folder, or the one that an event names."""
 
 import glob
 import time
@@ -15,14 +15,13 @@ from soapworks.flows.engine.artifacts import publish_curve
 from soapworks.flows.score import score_checkpoints
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
-from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 from soapworks.tasks.watch.curves import update_curves
-from soapworks.tasks.watch.process import Outcome, take, take_due
+from soapworks.tasks.watch.process import Outcome, process_checkpoint, process_due
 from soapworks.tasks.watch.rules import CheckpointState
 from soapworks.tasks.watch.state import Watch
 from soapworks.tasks.watch.steps import step_of
 from soapworks.tasks.watch.survey import StatusReporter, survey_when_stable, wait_for_stale_leases
-from soapworks.tasks.watch_settings import WatchOptions
 
 EVENT = "soapworks.checkpoint"
 """Events are named ``soapworks.checkpoint.arrived``, ``.scored`` and ``.failed``; the resource's id
@@ -44,9 +43,9 @@ def watch_checkpoints(
     Parameters
     ----------
     folder
-        Folder that checkpoints come into, as a path or URL.
+        Folder that checkpoints are saved to, as a path or URL.
     images
-        Folder of photographs, as a path or URL.
+        Folder of images, as a path or URL.
     architecture
         timm's name of the architecture, where the checkpoints do not name it.
     settings
@@ -54,31 +53,31 @@ def watch_checkpoints(
     options
         Where and how the work is done.
     watching
-        When a checkpoint counts as arrived, who scores it, and how failures are dealt with.
+        What counts as a checkpoint, who scores it, and the retries.
     rounds
-        How often the folder is looked at, at the watch's interval; a schedule may do the rest.
+        Number of surveys of the folder, an interval apart; a schedule may do the rest.
 
     Returns
     -------
     list of dict
-        What became of each checkpoint that was due.
+        The outcome for each checkpoint that was due.
 
     Raises
     ------
     SoapworksError
-        What is not the matter of one checkpoint: the folder, the store, the photographs.
+        An error of more than one checkpoint: of the folder, the store, the images.
     """
     watch = Watch.of(folder, images, architecture or None, settings, options, watching)
-    duties, teller = PrefectDuties(watch), StatusReporter(get_run_logger().info)
+    callbacks, report = PrefectCallbacks(watch), StatusReporter(get_run_logger().info)
     outcomes: list[Outcome] = []
     with _notices_in_the_run_log():
         for number in range(rounds):
             if number:
                 time.sleep(watch.watching.interval)
             while True:
-                outlook = survey_when_stable(watch)
-                teller(watch, outlook)
-                outcomes += take_due(watch, outlook, duties)
+                found = survey_when_stable(watch)
+                report(watch, found)
+                outcomes += process_due(watch, found, callbacks)
                 if number < rounds - 1 or not wait_for_stale_leases(watch):
                     break
     return [asdict(outcome) | {"scores": len(outcome.scores)} for outcome in outcomes]
@@ -97,8 +96,8 @@ def score_arrival(
     """Score one checkpoint that has arrived, unless it is scored or being scored.
 
     For a deployment that ``soapworks.checkpoint.arrived`` triggers: the event's payload has every
-    parameter. Prefect delivers an event more than once or never; the first costs nothing here, and
-    the watch emits again what nobody took up.
+    parameter. Prefect may deliver an event twice, which costs nothing here, or never: then the
+    watch emits it again.
 
     Parameters
     ----------
@@ -107,18 +106,17 @@ def score_arrival(
     checkpoint
         The checkpoint: its path or URL, or its path below the folder.
     images, architecture, settings, options, watching
-        As in :func:`watch_checkpoints`; what is remembered belongs to these.
+        As in :func:`watch_checkpoints`; the remembered state belongs to these.
 
     Returns
     -------
     dict
-        What became of it.
+        Its outcome.
 
     Raises
     ------
     SoapworksError
-        Where scoring failed (which is remembered), or something is wrong with folder, store or
-        photographs.
+        Where scoring failed (which is remembered), or for an error of folder, store or images.
     """
     watching = watching or WatchOptions()
     path = checkpoint.rstrip("/")
@@ -127,24 +125,23 @@ def score_arrival(
     only = watching.model_copy(update={"start": "here", "pattern": glob.escape(path)})
     watch = Watch.of(folder, images, architecture or None, settings, options, only)
     with _notices_in_the_run_log():
-        outlook = survey_when_stable(watch)
-        found = [one for one in outlook.decisions if one.sighting.path == path]
+        found = [d for d in survey_when_stable(watch).decisions if d.file.path == path]
         if not found and watch.read(path) is None:
-            raise InputError(f"There is no checkpoint {path} in {place}: name one that is there.")
+            raise InputError(f"there is no checkpoint {path} in {place}: name one that is there")
         if not found or found[0].verdict != "due":
-            why = found[0].why if found else "went away"
+            why = found[0].why if found else "vanished"
             emit(Notice(f"{path}: nothing to do: {why}"))
             return asdict(Outcome(path, watch.checkpoint(path), "left", why)) | {"scores": 0}
-        duties = PrefectDuties(watch)
-        outcome = take(watch, found[0].sighting, duties)
-        duties.draw()
+        callbacks = PrefectCallbacks(watch)
+        outcome = process_checkpoint(watch, found[0].file, callbacks)
+        callbacks.draw()
     if outcome.outcome == "failed":
-        raise SoapworksError(f"{outcome.checkpoint} failed: {outcome.why}.")
+        raise SoapworksError(f"{outcome.checkpoint} failed: {outcome.why}")
     return asdict(outcome) | {"scores": len(outcome.scores)}
 
 
-class PrefectDuties:
-    """Scores in sub-flows, tells by events and shows curves as artifacts.
+class PrefectCallbacks:
+    """Scores in sub-flows, notifies by events and shows curves as artifacts.
 
     Parameters
     ----------
@@ -161,7 +158,7 @@ class PrefectDuties:
         Raises
         ------
         EngineError
-            Where the Prefect server is lost: no matter of the checkpoint's.
+            The Prefect server is lost, for no fault of the checkpoint.
         """
         import httpx
         from prefect.exceptions import PrefectHTTPStatusError
@@ -178,25 +175,25 @@ class PrefectDuties:
             return [LayerSummary(**row) for row in rows]
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             raise EngineError(
-                f"The Prefect server was lost ({type(error).__name__}): check that it runs, then "
-                "start again."
+                f"the Prefect server was lost ({type(error).__name__}): check that it runs, then "
+                "start again"
             ) from error
 
     def user_message(self, error: BaseException) -> str:
-        """Return what a person is told of an error."""
+        """Return the user-facing message of an exception."""
         return user_message(error)
 
-    def tell(self, what: Literal["arrived", "scored", "failed"], arrival: CheckpointState) -> None:
+    def notify(self, what: Literal["arrived", "scored", "failed"], state: CheckpointState) -> None:
         """Emit an event."""
         resource = {
-            "prefect.resource.id": f"{EVENT}.{self._watch.address(arrival.path).name}",
-            "prefect.resource.name": arrival.path,
+            "prefect.resource.id": f"{EVENT}.{self._watch.address(state.path).name}",
+            "prefect.resource.name": state.path,
         }
-        payload = event_payload(self._watch, arrival)
+        payload = event_payload(self._watch, state)
         emit_event(f"{EVENT}.{what}", resource=resource, payload=payload)
 
     def draw(self) -> None:
-        """Write the curves that have changed and show them; what fails is a warning."""
+        """Write and show the curves that have changed; a failure is a warning."""
         try:
             for curve in update_curves(self._watch):
                 publish_curve(curve, self._watch)
@@ -204,37 +201,37 @@ class PrefectDuties:
             get_run_logger().warning("the curves could not be drawn: %s", error)
 
 
-def event_payload(watch: Watch, arrival: CheckpointState) -> dict[str, Any]:
-    """Return what an event says: all parameters of :func:`score_arrival`, and the state."""
-    step = step_of(arrival.path)
+def event_payload(watch: Watch, state: CheckpointState) -> dict[str, Any]:
+    """Return an event's payload: all parameters of :func:`score_arrival`, and the state."""
+    step = step_of(state.path)
     return {
         "folder": watch.folder.url,
-        "checkpoint": watch.checkpoint(arrival.path),
+        "checkpoint": watch.checkpoint(state.path),
         "images": watch.images,
         "architecture": watch.architecture,
         "settings": watch.settings.model_dump(mode="json", exclude_defaults=True),
-        # Whoever takes it up may have another working folder.
+        # The run that it triggers may have another working folder.
         "options": watch.options.model_dump(mode="json", exclude_defaults=True)
         | {"store": watch.store.url},
         "watching": watch.watching.model_dump(
             mode="json", exclude_defaults=True, exclude={"retry"}
         ),
-        "path": arrival.path,
+        "path": state.path,
         "run": step.run if step else None,
         "unit": step.unit if step else None,
         "step": step.number if step else None,
-        "status": arrival.status,
-        "attempts": arrival.attempts,
-        "reason": arrival.reason,
-        "digest": arrival.digest,
-        "top_si": {one.layer: one.top_si for one in arrival.scores},
-        "remembered": watch.address(arrival.path).url,
+        "status": state.status,
+        "attempts": state.attempts,
+        "reason": state.reason,
+        "digest": state.digest,
+        "top_si": {layer.layer: layer.top_si for layer in state.scores},
+        "remembered": watch.address(state.path).url,
     }
 
 
 @contextmanager
 def _notices_in_the_run_log() -> Iterator[None]:
-    """Show what is told to people in the log of the flow run as well."""
+    """Show messages to the user in the log of the flow run as well."""
     logger = get_run_logger()
 
     def listener(event: Event) -> None:

@@ -1,7 +1,7 @@
-"""What happens during a run, told to whoever listens.
+"""Events of a run, and the listeners that they are delivered to.
 
-Stages emit events; progress bars, logs and artifacts are listeners. Nothing in a stage knows who
-listens, and with nobody listening an event costs nothing.
+Stages emit events; progress bars, logs and artifacts are listeners. A stage does not know its
+listeners, and without any an event costs nothing.
 """
 
 import time
@@ -16,18 +16,18 @@ class StageStarted:
     """A stage begins."""
 
     stage: str
-    """What is done, e.g. ``extract``."""
+    """Name of the stage, e.g. ``extract``."""
     subject: str
-    """What it is done to, e.g. ``vit_base_patch16_224 · real``."""
+    """Its object, e.g. ``vit_base_patch16_224 · real``."""
     total: int
     """Units of work ahead."""
     unit: str = "images"
-    """What a unit is."""
+    """Name of the units."""
 
 
 @dataclass(frozen=True)
 class StageAdvanced:
-    """Some units of the running stage are done."""
+    """Units of the running stage are done."""
 
     stage: str
     subject: str
@@ -37,7 +37,7 @@ class StageAdvanced:
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage ends well."""
+    """A stage finished successfully."""
 
     stage: str
     subject: str
@@ -48,14 +48,14 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Another process is making what is wanted here."""
+    """Another process is making the product that is wanted here."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a person should know, in one sentence."""
+    """A message to the user, in one sentence."""
 
     message: str
 
@@ -71,7 +71,7 @@ _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=(
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell a listener every event emitted inside the block."""
+    """Deliver every event emitted inside the block to a listener."""
     token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
@@ -80,19 +80,19 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def emit(event: Event) -> None:
-    """Tell everyone who listens."""
+    """Deliver an event to all listeners."""
     for listener in _listeners.get():
         listener(event)
 
 
 @contextmanager
 def stage(name: str, subject: str, total: int, unit: str) -> Iterator[Advance]:
-    """Tell of a stage that is done inside the block.
+    """Emit the events of a stage that runs inside the block.
 
     Yields
     ------
     Advance
-        To be called as units are done.
+        Call it as units are done.
     """
     emit(StageStarted(name, subject, total, unit))
     started = time.monotonic()

@@ -131,3 +131,36 @@ class RunOptions(Settings):
     def _nothing_is_none(cls, value: str | None) -> str | None:
         """Take an empty name, as a template with a variable that is not set gives, for none."""
         return value or None
+
+
+class WatchOptions(Settings):
+    """How a folder is watched: what counts as a checkpoint, who scores it, and the retries."""
+
+    pattern: str = Field(
+        "*", description="Glob on names or on paths below the folder: which checkpoints count"
+    )
+    stable_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="Seconds a checkpoint must stay unchanged before it is scored; NAME.done "
+        "skips the wait",
+    )
+    interval: float = Field(60.0, gt=0, description="Seconds between two listings of the folder")
+    start: Literal["here", "event"] = Field(
+        "here",
+        description="here: score in this process; event: emit the event only, a deployment that "
+        "it triggers scores",
+    )
+    max_attempts: int = Field(5, ge=1, description="Attempts after which a checkpoint is given up")
+    backoff_seconds: float = Field(
+        60.0, gt=0, description="Seconds before the first retry; doubles with every further one"
+    )
+    max_backoff_seconds: float = Field(3600.0, gt=0, description="Limit of that delay, seconds")
+    event_patience: float = Field(
+        900.0,
+        gt=0,
+        description="With start = event: seconds after which an event without effect is emitted "
+        "again; doubles with every further one",
+    )
+    chart: Literal["png", "svg"] = Field("png", description="Format of the charts")
+    retry: bool = Field(False, description="Retry at once what failed or was given up")

@@ -7,18 +7,18 @@ from typing import Any
 import click
 
 from soapworks.flows.commands.options import RunOptions, ScoreSettings, collect, with_options
-from soapworks.tasks.watch_settings import WatchOptions
+from soapworks.tasks.settings import WatchOptions
 
 
 @click.command()
 @click.argument("folder")
-@click.option("--images", required=True, help="Folder of photographs, a path or URL.")
+@click.option("--images", required=True, help="Folder of images, a path or URL.")
 @click.option("--architecture", help="timm's name of the architecture, for weights files.")
-@click.option("--once", is_flag=True, help="Do one round and end; the exit status is 1 on failure.")
+@click.option("--once", is_flag=True, help="Do one round and end; exit status 1 if one failed.")
 @with_options(WatchOptions)
 @with_options(ScoreSettings)
 @with_options(RunOptions)
-@click.option("--json", "as_json", is_flag=True, help="With --once: print what was done as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: print the outcomes as JSON.")
 @click.option("--quiet", is_flag=True, help="Show errors only.")
 @click.option("--verbose", is_flag=True, help="Show the workflow engine's log as well.")
 def watch(
@@ -35,21 +35,21 @@ def watch(
 
     At any depth, weights files (.safetensors, .pth, .pt, .bin, .ckpt) and folders in the Hugging
     Face form (with model.safetensors or pytorch_model.bin) count; hidden and temporary names
-    (.tmp, .part, ~) and symbolic links do not. A checkpoint is taken once two looks found it
+    (.tmp, .part, ~) and symbolic links do not. A checkpoint is scored once two listings found it
     unchanged, or at once where NAME.done lies beside it, written after it.
 
-    What fails is tried again after a pause that doubles; a fault of the checkpoint itself (no
-    weights, another architecture) once more only. A changed file starts afresh, and so does
-    everything with --retry. What is known of every checkpoint is remembered in the store below
-    watch/, so a watch that was stopped or killed goes on, and several may watch the same folder.
+    A failure is retried after a pause that doubles; an error of the checkpoint itself (no weights,
+    another architecture) once more only. A changed file starts afresh, and so does everything with
+    --retry. The state of every checkpoint is kept in the store below watch/, so a watch that was
+    stopped or killed goes on, and several may watch the same folder.
 
     Checkpoints that are named by a step (step_1000.safetensors, checkpoint-1000/, epoch_3.pth)
-    make a curve: SI against step, as a picture and a table in the store below watch/.
+    make a curve, SI against step: a picture and a table in the store below watch/.
     """
     watching = collect(WatchOptions, given)
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
     if as_json and not once:
-        raise click.UsageError("--json goes with --once.")
+        raise click.UsageError("--json needs --once.")
     from soapworks.flows.display.progress import showing_progress
     from soapworks.flows.engine.session import orchestrated
     from soapworks.flows.run_watch import keep_watching, watch_once
@@ -66,7 +66,7 @@ def watch(
         from soapworks.flows.display.tables import print_json
 
         print_json(outcomes)
-    failed = [one for one in outcomes if one["outcome"] == "failed"]
-    for one in failed:
-        click.echo(f"soapworks: {one['checkpoint']} failed: {one['why']}", err=True)
+    failed = [outcome for outcome in outcomes if outcome["outcome"] == "failed"]
+    for outcome in failed:
+        click.echo(f"soapworks: {outcome['checkpoint']} failed: {outcome['why']}", err=True)
     sys.exit(1 if failed else 0)

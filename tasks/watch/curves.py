@@ -1,7 +1,7 @@
-"""Scores against training steps: tables and pictures of every run in a watched folder.
+"""Draw scores against training steps: a table and a picture of every run in a watched folder.
 
-What is drawn follows from what is remembered of the checkpoints alone, so whoever comes later
-draws what a killed process left undrawn.
+The curves follow from the checkpoints' states alone, so the next process draws what a killed one
+left undrawn.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ CURVES = "curves"
 """Folder of the curves, in that of the watch."""
 
 DRAWN_FILE = "drawn.json"
-"""Of what the curves that are there were drawn."""
+"""File with the digest of the scores that the present curves show."""
 
 VERSION = 1
 """Raised when the same scores give another table or picture."""
@@ -48,7 +48,7 @@ _WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Curve:
-    """The curve of one training run, as it lies in the store."""
+    """The curve of one training run, as stored."""
 
     run: str
     """Name of the checkpoints with ``*`` for their numbers."""
@@ -59,35 +59,35 @@ class Curve:
     parquet: Location
 
 
-def tabulate(arrivals: Mapping[str, CheckpointState]) -> "dict[str, pd.DataFrame]":
-    """Return run -> table of all runs of which something is scored.
+def tabulate(states: Mapping[str, CheckpointState]) -> "dict[str, pd.DataFrame]":
+    """Return run -> table of all runs with a scored checkpoint.
 
     Parameters
     ----------
-    arrivals
-        What is remembered of the checkpoints, those that are no longer there included. Of two
-        that are of one step (the same in two formats) the one that was scored later counts.
+    states
+        Of all checkpoints, deleted ones included. Of two with the same step (say, in two formats)
+        the one that was scored later counts.
     """
     import pandas as pd
 
     points: dict[str, dict[int, tuple[TrainingStep, CheckpointState]]] = {}
-    for arrival in sorted(arrivals.values(), key=lambda one: (one.since, one.path)):
-        step = step_of(arrival.path)
-        if step is not None and arrival.scores:
-            points.setdefault(step.run, {})[step.number] = (step, arrival)
+    for state in sorted(states.values(), key=lambda state: (state.since, state.path)):
+        step = step_of(state.path)
+        if step is not None and state.scores:
+            points.setdefault(step.run, {})[step.number] = (step, state)
     tables = {}
     for run, steps in sorted(points.items()):
         rows = []
-        for _, (step, arrival) in sorted(steps.items()):
-            for layer in arrival.scores:
+        for _, (step, state) in sorted(steps.items()):
+            for layer in state.scores:
                 rows.append(
                     {
                         **layer.model_dump(include={*DRAWN}),
                         "run": run,
                         "unit": step.unit,
                         "step": step.number,
-                        "checkpoint": arrival.path,
-                        "digest": arrival.digest,
+                        "checkpoint": state.path,
+                        "digest": state.digest,
                         "head": layer.key,
                     }
                 )
@@ -96,13 +96,13 @@ def tabulate(arrivals: Mapping[str, CheckpointState]) -> "dict[str, pd.DataFrame
 
 
 def update_curves(watch: Watch) -> list[Curve]:
-    """Write the curves if there are newer scores; return those of all runs, or none.
+    """Write the curves if there are newer scores.
 
     Returns
     -------
     list of Curve
-        Empty where nothing changed, or where another process keeps writing them: what it does
-        not know of is drawn at the next occasion.
+        Of all runs; empty where nothing changed, or where another process keeps writing them:
+        newer scores are drawn the next time.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def update_curves(watch: Watch) -> list[Curve]:
 
 
 def are_behind(watch: Watch) -> bool:
-    """Return whether scores are remembered that no curve shows yet."""
+    """Return whether there are scores that no curve shows yet."""
     return _drawn(watch.place / CURVES) != _signature(watch, tabulate(watch.read_all()))
 
 
@@ -148,7 +148,7 @@ def _write(watch: Watch, folder: Location, run: str, table: "pd.DataFrame") -> C
 
 
 def _signature(watch: Watch, tables: "Mapping[str, pd.DataFrame]") -> str | None:
-    """Return what stands for the tables; None where there is nothing to draw."""
+    """Return the digest of the tables; None where there is nothing to draw."""
     if not tables:
         return None
     drawn: dict[str, Any] = {run: table.to_csv(index=False) for run, table in tables.items()}

@@ -1,13 +1,13 @@
-"""Look for checkpoints in a folder, on a disk or behind a URL, without reading one.
+"""List the checkpoints in a folder, on a disk or behind a URL, without reading one.
 
-What counts, at any depth:
+At any depth, checkpoints are:
 
-* a folder that holds ``model.safetensors`` or ``pytorch_model.bin`` (or the index of a checkpoint
-  in shards) is one checkpoint in the Hugging Face form, and nothing else in it is one;
-* any other file with the suffix of a weights file is a checkpoint.
+* a folder in the Hugging Face form, with ``model.safetensors`` or ``pytorch_model.bin`` (or the
+  index of a checkpoint in shards): nothing else in it is a checkpoint;
+* any other file with the suffix of a weights file.
 
-Left alone are names that are hidden (``.name``) or temporary (``.tmp``, ``.part``, ``.partial``,
-``~`` at the end), files without a byte, and symbolic links (``last.pt`` is listed by its own name).
+Ignored are names that are hidden (``.name``) or temporary (``.tmp``, ``.part``, ``.partial``,
+``~`` at the end), empty files, and symbolic links (``last.pt`` is listed by its own name).
 A marker is a file ``NAME.done`` beside the checkpoint ``NAME``.
 """
 
@@ -24,11 +24,11 @@ from soapworks.walking import walk
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""Endings of weights files and names of those in folders, the preferred one first: the same as in
-``soapworks.backbones``, which cannot be asked without torch."""
+"""Suffixes of weights files and their names in folders, the preferred one first: the same as in
+``soapworks.backbones``, which imports torch."""
 
 MARKER = ".done"
-"""What a marker's name adds to that of its checkpoint."""
+"""Suffix of a marker's name."""
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".swp", "~")
 _IN_SHARDS = tuple(f"{name}.index.json" for name in WEIGHTS_NAMES)
@@ -53,15 +53,14 @@ def list_checkpoints(folder: Location, pattern: str = "*") -> list[CheckpointFil
     Raises
     ------
     InputError
-        A folder or bucket that is not there, is a file, or must not be listed.
+        A folder or bucket that is missing, is a file, or must not be listed.
     UnreachableError
         A storage that cannot be reached now.
     """
     return [
-        sighting
-        for sighting in checkpoints_among(_files_in(folder))
-        if fnmatchcase(sighting.path, pattern)
-        or fnmatchcase(sighting.path.rpartition("/")[2], pattern)
+        file
+        for file in checkpoints_among(_files_in(folder))
+        if fnmatchcase(file.path, pattern) or fnmatchcase(file.path.rpartition("/")[2], pattern)
     ]
 
 
@@ -73,7 +72,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
     files
         Path below the folder -> bytes and fingerprint.
     """
-    visible = {path: facts for path, facts in files.items() if not _is_left_alone(path)}
+    visible = {path: facts for path, facts in files.items() if not _is_ignored(path)}
     whole = {
         path.rpartition("/")[0]
         for path in visible
@@ -90,7 +89,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
         )
         facts = visible[weights]
         config = visible.get(f"{folder}/{CONFIG_NAME}", (0, "none"))
-        # Its other files (optimizer, progress of the training) do not change what it is.
+        # Its other files (optimizer, progress of the training) do not change the weights.
         found.append((folder, facts[0], f"{facts[1]} {CONFIG_NAME}={config[1]}"))
     for path, (n_bytes, fingerprint) in visible.items():
         inside = any(path.startswith(f"{folder}/") for folder in whole)
@@ -103,7 +102,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
     ]
 
 
-def _is_left_alone(path: str) -> bool:
+def _is_ignored(path: str) -> bool:
     parts = path.split("/")
     return any(
         part in ("", ".", "..") or part.startswith(".") or part.lower().endswith(_TEMPORARY)
@@ -113,7 +112,7 @@ def _is_left_alone(path: str) -> bool:
 
 def _files_in(folder: Location) -> Files:
     if folder.local_path and not Path(folder.url).exists():
-        raise InputError(f"There is no folder {folder}: name the one that checkpoints come into.")
+        raise InputError(f"there is no folder {folder}: name the one that checkpoints are saved to")
     try:
         return {
             entry.path: (entry.size, entry.fingerprint)
@@ -122,10 +121,10 @@ def _files_in(folder: Location) -> Files:
         }
     except NotADirectoryError as error:
         raise InputError(
-            f"{folder} is a file: name the folder that checkpoints come into."
+            f"{folder} is a file: name the folder that checkpoints are saved to"
         ) from error
     except RemoteError as error:
-        raise InputError(f"{folder} cannot be listed: {error}.") from error
+        raise InputError(f"{folder} cannot be listed: {error}") from error
     except InputError:
         raise
     except Exception as error:  # remote file systems raise their own libraries' exceptions
@@ -137,13 +136,13 @@ def _listing_error(folder: Location, error: Exception) -> SoapworksError:
     if folder.local_path and isinstance(error, PermissionError):
         return InputError(
             f"{error.filename or folder} cannot be listed: permission denied; check the rights of "
-            "this user."
+            "this user"
         )
     if isinstance(error, FileNotFoundError) and not folder.local_path:
-        return InputError(f"{folder} cannot be listed: {reason}; check the address.")
+        return InputError(f"{folder} cannot be listed: {reason}; check the address")
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         return InputError(
             f"{folder} cannot be listed: {reason}; check the credentials and rights for it (for "
-            "S3: AWS_ACCESS_KEY_ID, AWS_PROFILE)."
+            "S3: AWS_ACCESS_KEY_ID, AWS_PROFILE)"
         )
-    return UnreachableError(f"{folder} cannot be listed: {reason}.")
+    return UnreachableError(f"{folder} cannot be listed: {reason}")

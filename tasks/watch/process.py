@@ -1,8 +1,8 @@
-"""Take a checkpoint that is due: score or announce it, once, and remember what became of it.
+"""Process a checkpoint that is due: score or announce it, once, and remember the outcome.
 
-What is remembered is written before the work as well as after it, under the checkpoint's lease, so
-a process that is killed leaves its mark and another goes on. Who scores and tells is given
-(:class:`WatchCallbacks`): nothing here knows Prefect.
+The state is written before the work as well as after it, under the checkpoint's lease, so another
+process goes on where one is killed. :class:`WatchCallbacks` score and notify: nothing here knows
+Prefect.
 """
 
 import time
@@ -27,23 +27,24 @@ from soapworks.tasks.watch.rules import (
     CheckpointFile,
     CheckpointState,
     Decision,
-    after_failure,
-    outlook_of,
+    decide,
+    is_permanent,
+    next_attempt,
 )
 from soapworks.tasks.watch.state import Watch
-from soapworks.tasks.watch.survey import Clock, Survey, decide_about, heads_of, now_by
+from soapworks.tasks.watch.survey import Clock, Survey, heads_of, now_by
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a checkpoint that was due."""
+    """The outcome for a checkpoint that was due."""
 
     path: str
     """Path below the watched folder."""
     checkpoint: str
     """Identifier under which it is scored."""
     outcome: Literal["scored", "failed", "announced", "left"]
-    """``left``: another process is at it, or it changed or went away meanwhile."""
+    """``left``: another process scores it, or it changed or vanished meanwhile."""
     why: str = ""
     """Of a failure: the reason, and when it is tried again; why one was left."""
     attempts: int = 0
@@ -51,111 +52,91 @@ class Outcome:
 
 
 class WatchCallbacks(Protocol):
-    """Who scores, and who is told."""
+    """Scoring and notifications, given by the caller."""
 
     def score(self, checkpoint: str) -> Sequence[LayerSummary]:
-        """Score a checkpoint; return its layers, or raise what went wrong with it."""
+        """Score a checkpoint; return its layers, or raise its error."""
 
     def user_message(self, error: BaseException) -> str:
-        """Return what a person is told of an error."""
+        """Return the user-facing message of an exception."""
 
-    def tell(self, what: Literal["arrived", "scored", "failed"], arrival: CheckpointState) -> None:
-        """Tell whoever listens what happened to a checkpoint."""
+    def notify(self, what: Literal["arrived", "scored", "failed"], state: CheckpointState) -> None:
+        """Notify listeners of a checkpoint's new state."""
 
     def draw(self) -> None:
         """Bring the curves up to date."""
 
 
-def take_due(
-    watch: Watch, outlook: Survey, duties: WatchCallbacks, *, clock: Clock = time
+def process_due(
+    watch: Watch, found: Survey, callbacks: WatchCallbacks, *, clock: Clock = time
 ) -> list[Outcome]:
-    """Do what is due; return what became of each.
+    """Process all checkpoints that are due.
 
     Raises
     ------
     SoapworksError
-        What is not the matter of one checkpoint: the folder, the store, the photographs, the
-        engine. What was begun is put back and waits for the next round.
+        An error of more than one checkpoint: of the folder, the store, the images, the engine. The
+        checkpoint at hand is put back and waits for the next round.
     """
     outcomes = []
-    for decision in outlook.of("due"):
-        outcome = take(watch, decision.sighting, duties, clock=clock)
+    for decision in found.of("due"):
+        outcome = process_checkpoint(watch, decision.file, callbacks, clock=clock)
         outcomes.append(outcome)
         if outcome.outcome == "scored":
-            duties.draw()
+            callbacks.draw()
     if not any(outcome.outcome == "scored" for outcome in outcomes):
-        duties.draw()  # whoever scored last may have been killed before it could draw
+        callbacks.draw()  # the process that scored last may have been killed before it could draw
     return outcomes
 
 
-def take(
-    watch: Watch,
-    sighting: CheckpointFile,
-    duties: WatchCallbacks,
-    *,
-    clock: Clock = time,
-    here: bool | None = None,
+def process_checkpoint(
+    watch: Watch, file: CheckpointFile, callbacks: WatchCallbacks, *, clock: Clock = time
 ) -> Outcome:
-    """Score or announce one checkpoint, unless another process does or has done it.
-
-    Parameters
-    ----------
-    watch, sighting
-        The checkpoint.
-    duties
-        Who scores and who is told.
-    clock
-        The clock.
-    here
-        Whether it is scored here; by default as the watch's options say.
-    """
-    here = watch.watching.start == "here" if here is None else here
-    checkpoint = watch.checkpoint(sighting.path)
-    with _taken(watch, sighting, clock, here=here) as taken:
-        if taken is None:
-            return Outcome(sighting.path, checkpoint, "left", "another process is at it")
-        if not here:
-            arrival = taken.announce()
-            duties.tell("arrived", arrival)
-            emit(Notice(f"{sighting.path}: {taken.why}; event emitted"))
-            return Outcome(sighting.path, checkpoint, "announced", attempts=arrival.attempts)
-        arrival = taken.start()
-        if arrival.attempts == 1 and not arrival.announcements:
-            duties.tell("arrived", arrival)
-        emit(Notice(f"{sighting.path}: {taken.why}; scoring (attempt {arrival.attempts})"))
+    """Score or announce one checkpoint, unless another process does or has done it."""
+    path, identifier = file.path, watch.checkpoint(file.path)
+    with _claim(watch, file, clock) as claimed:
+        if claimed is None:
+            return Outcome(path, identifier, "left", "another process scores it")
+        if watch.watching.start != "here":
+            state = claimed.announce()
+            callbacks.notify("arrived", state)
+            emit(Notice(f"{path}: {claimed.why}; event emitted"))
+            return Outcome(path, identifier, "announced", attempts=state.attempts)
+        state = claimed.start()
+        if state.attempts == 1 and not state.announcements:
+            callbacks.notify("arrived", state)
+        emit(Notice(f"{path}: {claimed.why}; scoring (attempt {state.attempts})"))
         try:
-            layers = duties.score(checkpoint)
+            layers = callbacks.score(identifier)
         except Exception as error:
             if not is_of_one_model(error):
-                taken.put_back()
+                claimed.put_back()
                 raise
-            taken.put_back_if_photographs_are_to_blame(error)
-            if not taken.still_is():
-                taken.put_back()
-                emit(Notice(f"{sighting.path}: {(why := 'changed or went away meanwhile')}"))
-                return Outcome(sighting.path, checkpoint, "left", why)
-            arrival = taken.failed(error, duties.user_message(error))
-            why = f"{arrival.reason.rstrip('.')}; {outlook_of(arrival, watch.watching)}"
-            emit(Notice(f"{sighting.path}: failed (attempt {arrival.attempts}): {why}"))
-            duties.tell("failed", arrival)
-            return Outcome(sighting.path, checkpoint, "failed", why, arrival.attempts)
+            claimed.raise_if_images_are_to_blame(error)
+            if not claimed.is_unchanged():
+                claimed.put_back()
+                emit(Notice(f"{path}: {(why := 'changed or vanished meanwhile')}"))
+                return Outcome(path, identifier, "left", why)
+            state = claimed.failed(error, callbacks.user_message(error))
+            why = f"{state.reason.rstrip('.')}; {next_attempt(state, watch.watching)}"
+            emit(Notice(f"{path}: failed (attempt {state.attempts}): {why}"))
+            callbacks.notify("failed", state)
+            return Outcome(path, identifier, "failed", why, state.attempts)
         except BaseException:
-            taken.put_back()
+            claimed.put_back()
             raise
-        arrival = taken.scored(layers)
-        drop_copies(checkpoint)
+        state = claimed.scored(layers)
+        _drop_copies(identifier)
         best, last = max(layers, key=lambda layer: layer.order), layers[-1]
-        passes = ", all in the store already" if all(layer.cached for layer in layers) else ""
+        cached = ", all in the store already" if all(layer.cached for layer in layers) else ""
         emit(
             Notice(
-                f"{sighting.path}: scored, top SI {figure(best.top_si)} at {best.layer}, last "
-                f"layer {figure(last.top_si)}{passes}"
+                f"{path}: scored, top SI {figure(best.top_si)} at {best.layer}, last layer "
+                f"{figure(last.top_si)}{cached}"
             )
         )
-        duties.tell("scored", arrival)
-        return Outcome(
-            sighting.path, checkpoint, "scored", attempts=arrival.attempts, scores=arrival.scores
-        )
+        callbacks.notify("scored", state)
+        return Outcome(path, identifier, "scored", attempts=state.attempts, scores=state.scores)
 
 
 class ClaimedCheckpoint:
@@ -170,13 +151,14 @@ class ClaimedCheckpoint:
         clock: Clock,
     ) -> None:
         self.why = decision.why
-        self._watch, self._before, self._lease, self._clock = watch, before, lease, clock
-        sighting = decision.sighting
-        same = before is not None and before.fingerprint == sighting.fingerprint
-        self._arrival = CheckpointState(
-            path=sighting.path,
-            fingerprint=sighting.fingerprint,
-            marker=sighting.marker,
+        self._watch, self._lease, self._clock = watch, lease, clock
+        file = decision.file
+        same = before is not None and before.fingerprint == file.fingerprint
+        self._before = before if same else None
+        self._state = CheckpointState(
+            path=file.path,
+            fingerprint=file.fingerprint,
+            marker=file.marker,
             status="announced",
             attempts=before.attempts if before and same and not watch.watching.retry else 0,
             announcements=before.announcements if before and same else 0,
@@ -187,12 +169,13 @@ class ClaimedCheckpoint:
 
     def announce(self) -> CheckpointState:
         """Remember that its event goes out."""
-        again = self._arrival.announcements if self._was("announced") else 0
+        repeated = self._before is not None and self._before.status == "announced"
+        again = self._state.announcements if repeated else 0
         return self._remember(status="announced", announcements=again + 1)
 
     def start(self) -> CheckpointState:
         """Remember that an attempt begins."""
-        return self._remember(status="started", attempts=self._arrival.attempts + 1)
+        return self._remember(status="started", attempts=self._state.attempts + 1)
 
     def scored(self, layers: Sequence[LayerSummary]) -> CheckpointState:
         """Remember its scores."""
@@ -200,103 +183,99 @@ class ClaimedCheckpoint:
             status="scored",
             announcements=0,
             reason="",
-            lasting=False,
+            permanent=False,
             digest=_digest(layers[0]),
             scores=tuple(layers),
         )
 
-    def failed(self, error: BaseException, sentence: str) -> CheckpointState:
-        """Remember what went wrong."""
+    def failed(self, error: BaseException, message: str) -> CheckpointState:
+        """Remember why it failed."""
         return self._remember(
-            **after_failure(self._arrival, error, sentence, now=now_by(self._clock)).model_dump(
-                include={"status", "reason", "lasting"}
-            ),
+            status="failed",
             announcements=0,
+            reason=" ".join(message.split())[:1000],
+            permanent=is_permanent(error),
         )
 
     def put_back(self) -> None:
-        """Take an attempt back that ended for no reason of the checkpoint's."""
-        # Where the store fails too, the attempt counts; what is raised is what went wrong first.
+        """Undo an attempt that ended for no reason of the checkpoint's."""
+        # Where the store fails too, the attempt counts, and the first error is the one raised.
         with suppress(StoreError):
-            if self._before is not None and self._before.fingerprint == self._arrival.fingerprint:
+            if self._before is not None:
                 self._write(self._before)
             else:
-                # As good as never seen: due at the next look, without a wait.
-                self._remember(status="started", attempts=self._arrival.attempts - 1)
+                # As if never seen: due in the next survey, without a wait.
+                self._remember(status="started", attempts=self._state.attempts - 1)
 
-    def put_back_if_photographs_are_to_blame(self, error: Exception) -> None:
-        """Raise what is wrong with the photographs, if that is why scoring failed.
+    def raise_if_images_are_to_blame(self, error: Exception) -> None:
+        """Put the checkpoint back and raise, where the error is one of the images.
 
         Raises
         ------
         InputError
-            There are none, or too many that cannot be read.
+            There are no images, or too many that cannot be read.
         """
         watch = self._watch
         try:
             open_folder(watch.images).list()
-            # They come first: where they are not all known by now, they are as far as it went.
-            refused = isinstance(error, InputError) and (
+            # They are indexed first: not all known by now means that scoring got no further.
+            if isinstance(error, InputError) and (
                 known_images(watch.store, watch.images, watch.settings) is None
-            )
+            ):
+                raise error
         except Exception:
             self.put_back()
             raise
-        if refused:
-            self.put_back()
-            raise error
 
-    def still_is(self) -> bool:
-        """Return whether the checkpoint is there as it was when it was taken."""
+    def is_unchanged(self) -> bool:
+        """Return whether the checkpoint is there as it was when it was claimed."""
         return any(
-            (one.path, one.fingerprint) == (self._arrival.path, self._arrival.fingerprint)
-            for one in list_checkpoints(self._watch.folder)
+            (file.path, file.fingerprint) == (self._state.path, self._state.fingerprint)
+            for file in list_checkpoints(self._watch.folder)
         )
 
-    def _was(self, status: str) -> bool:
-        before = self._before
-        same = before is not None and before.fingerprint == self._arrival.fingerprint
-        return same and before is not None and before.status == status
-
     def _remember(self, **changes: Any) -> CheckpointState:
-        self._arrival = self._arrival.model_copy(update={**changes, "since": now_by(self._clock)})
-        self._write(self._arrival)
-        return self._arrival
+        self._state = self._state.model_copy(update={**changes, "since": now_by(self._clock)})
+        self._write(self._state)
+        return self._state
 
-    def _write(self, arrival: CheckpointState) -> None:
-        self._lease.check()  # who took over writes what became of it
-        self._watch.write(arrival)
+    def _write(self, state: CheckpointState) -> None:
+        self._lease.check()  # the process that took over writes the outcome
+        self._watch.write(state)
 
 
 @contextmanager
-def _taken(
-    watch: Watch, sighting: CheckpointFile, clock: Clock, *, here: bool
-) -> Iterator[ClaimedCheckpoint | None]:
+def _claim(watch: Watch, file: CheckpointFile, clock: Clock) -> Iterator[ClaimedCheckpoint | None]:
     """Hold the lease on a checkpoint inside the block; None where it is not, or no longer, due."""
-    address = watch.address(sighting.path)
-    lease = leases.acquire(address, watch.store.lease_seconds)
+    lease = leases.acquire(watch.address(file.path), watch.store.lease_seconds)
     if lease is None:
         yield None
         return
     try:
-        # Between the look and the lease another process may have come and gone.
-        arrival = watch.read(sighting.path)
-        heads = heads_of(watch, {} if arrival is None else {sighting.path: arrival})
-        decision = decide_about(watch, sighting, arrival, clock, heads, here=here)
+        # Between survey and lease another process may have scored it.
+        state = watch.read(file.path)
+        decision = decide(
+            file,
+            state,
+            now=now_by(clock),
+            heads=heads_of(watch, {} if state is None else {file.path: state}),
+            options=watch.watching,
+            here=watch.watching.start == "here",
+        )
         due = decision.verdict == "due"
-        yield ClaimedCheckpoint(watch, decision, arrival, lease, clock) if due else None
+        yield ClaimedCheckpoint(watch, decision, state, lease, clock) if due else None
     finally:
         lease.release()
 
 
-def drop_copies(checkpoint: str) -> None:
-    """Delete what was fetched of a checkpoint: a training run's would fill this machine's disk."""
+def _drop_copies(checkpoint: str) -> None:
+    """Delete the local copies of a checkpoint: a training run's would fill this machine's disk."""
     if is_url(checkpoint):
         for name in ("", *(f"/{name}" for name in (*WEIGHTS_NAMES, CONFIG_NAME))):
             drop_copy(checkpoint + name)
 
 
 def _digest(layer: LayerSummary) -> str:
-    """Return the digest of the tensors that were scored: it stands in the head's recipe."""
+    """Return the digest of the tensors that were scored, from a head's recipe."""
     product = read_product(Location.parse(layer.head))
     return (weights_of(product.recipe) or "") if product is not None else ""

@@ -1,7 +1,7 @@
-"""When a checkpoint is to be scored: the decision alone, from what is seen and remembered.
+"""Decide when a checkpoint is to be scored, from what is listed and remembered alone.
 
-Nothing here looks at a folder, a store or a clock; the rules are those that ``FORMAT.md`` and
-``soapworks watch --help`` tell.
+Nothing here reads a folder, a store or a clock; ``FORMAT.md`` and ``soapworks watch --help``
+describe the same rules.
 """
 
 from collections.abc import Container
@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field, field_serializer
+from pydantic import AwareDatetime, ConfigDict, Field, field_serializer
 
 from soapworks.errors import CheckpointError, HeadError, InputError, LayerError, PrecisionError
 from soapworks.remote import RemoteError
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
-from soapworks.tasks.settings import Settings
-from soapworks.tasks.watch_settings import WatchOptions
+from soapworks.tasks.settings import Settings, WatchOptions
 
-LASTING_ATTEMPTS = 2
-"""Attempts at a checkpoint whose fault will not go away by waiting: one more, in case the first
-read what was not yet there as it was to stay."""
+PERMANENT_ATTEMPTS = 2
+"""Attempts allowed for permanent errors: one retry, in case the file was still being written."""
 
 DRAWN = (
     *("layer", "top_si", "top_standard_error", "top_component", "n_invariant"),
@@ -27,12 +25,14 @@ DRAWN = (
 )
 """Facts of a layer that the curves are drawn from."""
 
+_PERMANENT = CheckpointError | LayerError | InputError | HeadError | PrecisionError
+
 Verdict = Literal["due", "settling", "held", "waiting", "announced", "given up", "done"]
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint as a look at the folder found it."""
+    """A checkpoint as a listing of the folder shows it."""
 
     path: str
     """Path below the watched folder, POSIX; of a folder in the Hugging Face form the folder's."""
@@ -49,12 +49,14 @@ class CheckpointFile:
 class CheckpointState(Settings):
     """What is remembered of a checkpoint: the content of its file in the store."""
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
     path: str
     """As in :class:`CheckpointFile`."""
     fingerprint: str
     """Of the content that the rest is about."""
     marker: str = ""
-    """Identity of the marker that was there then: the same one says nothing of later content."""
+    """Identity of the marker of this content: later content needs another."""
     status: Literal["announced", "started", "scored", "failed"]
     attempts: int = Field(0, ge=0)
     """Times that scoring this content was started."""
@@ -64,8 +66,8 @@ class CheckpointState(Settings):
     """When it came into this status."""
     reason: str = ""
     """Of a failure: one sentence."""
-    lasting: bool = False
-    """Of a failure: whether waiting will not mend it."""
+    permanent: bool = Field(False, alias="lasting")
+    """Of a failure: whether the error will not go away by waiting."""
     digest: str = ""
     """Digest of the tensors, once scored."""
     scores: tuple[LayerSummary, ...] = ()
@@ -80,10 +82,10 @@ class CheckpointState(Settings):
 class Decision:
     """What is to be done about a checkpoint."""
 
-    sighting: CheckpointFile
+    file: CheckpointFile
     verdict: Verdict
     why: str
-    """A few words for people."""
+    """A few words for the log."""
     wait: float | None = None
     """Time after which the verdict may be another, seconds; None where only a change helps."""
 
@@ -94,115 +96,96 @@ def retry_delay(attempts: int, first: float, longest: float) -> float:
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Return whether waiting will not mend what went wrong with a checkpoint.
+    """Return whether an error of a checkpoint will not go away by waiting.
 
-    A checkpoint that could not be read because a disk or a network failed is another matter than
-    one whose bytes are not what they should be.
+    Bytes that are not what they should be stay so; a disk or a network that fails may recover.
     """
-    lasting = CheckpointError | LayerError | InputError | HeadError | PrecisionError
     cause = error.__cause__
     while cause is not None:
         if isinstance(cause, OSError | RemoteError):
             return False
         cause = cause.__cause__
-    return isinstance(error, lasting)
+    return isinstance(error, _PERMANENT)
 
 
 def decide(
-    sighting: CheckpointFile,
-    arrival: CheckpointState | None,
+    file: CheckpointFile,
+    state: CheckpointState | None,
     *,
     now: datetime,
-    held: bool,
     heads: Container[str],
     options: WatchOptions,
     here: bool = True,
 ) -> Decision:
-    """Decide about one checkpoint.
+    """Decide about one checkpoint, live leases aside.
 
     Parameters
     ----------
-    sighting
+    file
         The checkpoint as it is.
-    arrival
+    state
         What is remembered of it.
     now
         The time.
-    held
-        Whether another process holds its lease.
     heads
         Keys of the heads that are in the store.
     options
         How it is watched.
     here
-        Whether a checkpoint that is announced may be scored by who asks.
+        Whether the caller may score a checkpoint that is announced.
     """
 
     def is_(verdict: Verdict, why: str, wait: float | None = None) -> Decision:
-        return Decision(sighting, verdict, why, wait)
+        return Decision(file, verdict, why, wait)
 
-    if arrival is None or arrival.fingerprint != sighting.fingerprint:
-        what = "new" if arrival is None else "changed"
-        if sighting.marker and (arrival is None or arrival.marker != sighting.marker):
-            return is_("held" if held else "due", f"{what}, its marker is there")
-        left = options.stable_seconds - sighting.unchanged_for
+    if state is None or state.fingerprint != file.fingerprint:
+        what = "new" if state is None else "changed"
+        if file.marker and (state is None or state.marker != file.marker):
+            return is_("due", f"{what}, its marker is there")
+        left = options.stable_seconds - file.unchanged_for
         if left > 0:
             return is_("settling", f"{what}, may still be written", left)
-        return is_("held" if held else "due", what)
-    if held:
-        return is_("held", "another process is at it")
-    age = (now - arrival.since).total_seconds()
-    if arrival.status == "scored":
-        if all(one.key in heads for one in arrival.scores):
+        return is_("due", what)
+    age = (now - state.since).total_seconds()
+    if state.status == "scored":
+        if all(layer.key in heads for layer in state.scores):
             return is_("done", "scored")
         return is_("due", "scored once, but its heads are gone from the store")
-    if arrival.status == "announced":
+    if state.status == "announced":
+        if here:
+            return is_("due", "announced")
         longest = max(options.event_patience, options.max_backoff_seconds)
-        patience = retry_delay(arrival.announcements, options.event_patience, longest)
-        if here or not 0 <= age < patience:
-            return is_("due", "announced" if here else "announced, and nobody took it up")
+        patience = retry_delay(state.announcements, options.event_patience, longest)
+        if not 0 <= age < patience:
+            return is_("due", "announced, and no run has scored it")
         return is_("announced", "its event is out", patience - age)
     if options.retry:
-        return is_("due", "asked to try again")
-    reason = arrival.reason
-    if arrival.status == "started":
-        reason = "the process that scored it ended before it was done"
-    if arrival.attempts >= _allowed(arrival, options):
-        return is_("given up", f"{reason} (attempt {arrival.attempts})")
-    if arrival.status == "started":
+        return is_("due", "retry requested")
+    reason = state.reason
+    if state.status == "started":
+        reason = "the process that scored it ended early"
+    if state.attempts >= _allowed(state, options):
+        return is_("given up", f"{reason} (attempt {state.attempts})")
+    if state.status == "started":
         return is_("due", reason)
-    pause = retry_delay(arrival.attempts, options.backoff_seconds, options.max_backoff_seconds)
-    # A date ahead of the clock was written by one that goes wrong: it must not block for long.
+    pause = retry_delay(state.attempts, options.backoff_seconds, options.max_backoff_seconds)
+    # A date ahead of the clock comes from a wrong clock: it must not block for long.
     if 0 <= age < pause:
         return is_("waiting", reason, pause - age)
-    return is_("due", f"attempt {arrival.attempts + 1}")
+    return is_("due", f"attempt {state.attempts + 1}")
 
 
-def after_failure(
-    arrival: CheckpointState, error: BaseException, sentence: str, *, now: datetime
-) -> CheckpointState:
-    """Return what is remembered once an attempt has failed."""
-    return arrival.model_copy(
-        update={
-            "status": "failed",
-            "since": now,
-            "reason": " ".join(sentence.split())[:1000],
-            "lasting": is_permanent(error),
-        }
-    )
-
-
-def outlook_of(arrival: CheckpointState, options: WatchOptions) -> str:
+def next_attempt(state: CheckpointState, options: WatchOptions) -> str:
     """Return in words when a failed checkpoint is tried again."""
-    if arrival.attempts >= _allowed(arrival, options):
+    if state.attempts >= _allowed(state, options):
         return (
-            f"given up after {arrival.attempts} attempt{'s' if arrival.attempts > 1 else ''}; a "
+            f"given up after {state.attempts} attempt{'s' if state.attempts > 1 else ''}; a "
             "changed file, or --retry, starts afresh"
         )
-    pause = retry_delay(arrival.attempts, options.backoff_seconds, options.max_backoff_seconds)
+    pause = retry_delay(state.attempts, options.backoff_seconds, options.max_backoff_seconds)
     return f"tried again in {timedelta(seconds=round(pause))}"
 
 
-def _allowed(arrival: CheckpointState, options: WatchOptions) -> int:
-    lasting = arrival.status == "failed" and arrival.lasting
-    return min(LASTING_ATTEMPTS, options.max_attempts) if lasting else options.max_attempts
+def _allowed(state: CheckpointState, options: WatchOptions) -> int:
+    permanent = state.status == "failed" and state.permanent
+    return min(PERMANENT_ATTEMPTS, options.max_attempts) if permanent else options.max_attempts

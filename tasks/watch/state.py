@@ -1,8 +1,7 @@
-"""What is remembered of checkpoints under watch: a small JSON file each, in the store.
+"""Remember the state of checkpoints under watch: a small JSON file each, in the store.
 
-A file is written whole, and only by who holds the lease on its folder; it is distrusted when it
-is read. One that cannot be understood is as good as none: scoring anew what is scored costs no
-forward pass.
+A file is written whole, under the lease on its folder, and checked when it is read. An invalid one
+counts as missing: scoring anew what is scored costs no forward pass.
 """
 
 import hashlib
@@ -19,9 +18,8 @@ from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.executors.threads import compute_each
-from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 from soapworks.tasks.watch.rules import CheckpointState
-from soapworks.tasks.watch_settings import WatchOptions
 
 FOLDER = "watch"
 """Folder of a store in which all this lies."""
@@ -38,12 +36,11 @@ _READERS = 16
 
 @dataclass(frozen=True)
 class Watch:
-    """A folder under watch, and what is done with the checkpoints that come into it."""
+    """A folder under watch, and how its checkpoints are scored."""
 
     folder: Location
-    """The folder."""
     images: str
-    """Folder of photographs, as a path or URL."""
+    """Folder of images, as a path or URL."""
     architecture: str | None
     """timm's name of the architecture, where the checkpoints do not name it."""
     settings: ScoreSettings
@@ -60,12 +57,12 @@ class Watch:
         options: RunOptions | None = None,
         watching: WatchOptions | None = None,
     ) -> "Watch":
-        """Return the watch of a folder as a person writes it.
+        """Return the watch of a folder, from paths or URLs as given.
 
         Raises
         ------
         InputError
-            If an address is none, or carries a password.
+            An invalid address, or one with a password.
         """
         return cls(
             Location.parse(folder),
@@ -78,12 +75,12 @@ class Watch:
 
     @cached_property
     def store(self) -> Store:
-        """The store."""
+        """The store of its products."""
         return Store(self.options.store, lease_seconds=self.options.lease_seconds)
 
     @cached_property
     def place(self) -> Location:
-        """Where in the store its memory lies: another for other photographs or settings."""
+        """Its folder in the store: another for other images or settings."""
         asked = json.dumps(self._asked(), sort_keys=True)
         return self.store.location / FOLDER / _address(self.folder.url, asked)
 
@@ -92,11 +89,11 @@ class Watch:
         return f"{self.folder.url}/{path}"
 
     def address(self, path: str) -> Location:
-        """Return the folder in which the memory of a checkpoint, and its lease, lie."""
+        """Return the folder of a checkpoint's state and lease."""
         return self.place / CHECKPOINTS / _address(path, path)
 
     def read(self, path: str) -> CheckpointState | None:
-        """Return what is remembered of a checkpoint; None where nothing is.
+        """Return the state of a checkpoint; None where there is none.
 
         Raises
         ------
@@ -106,22 +103,22 @@ class Watch:
         return _read(self.address(path), path)
 
     def read_all(self) -> dict[str, CheckpointState]:
-        """Return what is remembered of all checkpoints ever seen, by path."""
+        """Return the states of all checkpoints ever seen, by path."""
         folder = self.place / CHECKPOINTS
         addresses = [folder / name for name in folder.names()]
-        arrivals = compute_each(_read, addresses, workers=_READERS)
-        return {arrival.path: arrival for arrival in arrivals if arrival is not None}
+        states = compute_each(_read, addresses, workers=_READERS)
+        return {state.path: state for state in states if state is not None}
 
-    def write(self, arrival: CheckpointState) -> None:
-        """Remember; the lease on the checkpoint's folder is the caller's."""
+    def write(self, state: CheckpointState) -> None:
+        """Write a state; the caller holds the lease on the checkpoint."""
         about = self.place / ABOUT
         if about.size() is None:
             about.create(encode({"format": FORMAT, **self._asked()}))
-        document = {"format": FORMAT, **arrival.model_dump(mode="json")}
-        (self.address(arrival.path) / STATE).write_bytes(encode(document))
+        document = {"format": FORMAT, **state.model_dump(mode="json")}
+        (self.address(state.path) / STATE).write_bytes(encode(document))
 
     def _asked(self) -> dict[str, object]:
-        # Only what was set: an option that is added later leaves the memory where it is.
+        # Only what was set: an option that is added later leaves the address as it is.
         settings = self.settings.model_dump(mode="json", exclude_defaults=True)
         return {
             "folder": self.folder.url,
@@ -142,18 +139,17 @@ def _read(address: Location, path: str | None = None) -> CheckpointState | None:
         document = decode(file.read_bytes(limit=_LIMIT), file)
         if document.pop("format", None) != FORMAT:
             raise StoreError(
-                f"{file} is of a format that this version of soapworks does not know: watch with "
-                "the version that wrote it, or a later one."
+                f"{file} has a format that this version of soapworks does not know: watch with "
+                "the version that wrote it, or a later one"
             )
-        arrival = CheckpointState.model_validate(document)
-        if address.name != _address(arrival.path, arrival.path) or arrival.path != (
-            path or arrival.path
-        ):
-            raise DamagedProductError(f"{file} is about another checkpoint ({arrival.path[:200]}).")
+        state = CheckpointState.model_validate(document)
+        found = state.path
+        if address.name != _address(found, found) or found != (path or found):
+            raise DamagedProductError(f"{file} is about another checkpoint ({found[:200]})")
     except MissingProductError:
         return None
     except (DamagedProductError, ValidationError) as error:
-        told = str(error) if isinstance(error, DamagedProductError) else f"{file} is damaged."
-        emit(Notice(f"{told} Its checkpoint is begun anew."))
+        why = str(error) if isinstance(error, DamagedProductError) else f"{file} is damaged"
+        emit(Notice(f"{why.rstrip('.')}: its checkpoint starts afresh"))
         return None
-    return arrival
+    return state

@@ -1,8 +1,8 @@
-"""Which training run a checkpoint belongs to, and at which step it was saved: told by its name.
+"""Read a checkpoint's training run and step from its name.
 
 ``step_1000.safetensors``, ``mae/checkpoint-1000/``, ``ema-epoch_3.pth``, ``ckpt_10k.pt``,
-``epoch=3-step=1000.ckpt``, ``0001000.pt``. Checkpoints whose names differ by these numbers alone
-are of one run; the ending does not count.
+``epoch=3-step=1000.ckpt``, ``0001000.pt``. Checkpoints whose names differ only in these numbers
+belong to one run; the suffix does not count.
 """
 
 import re
@@ -20,8 +20,7 @@ _WORDS = {
     "checkpoint": "step",
     "ckpt": "step",
 }
-"""What may stand before the number, by which the step is counted where a name has several, and
-what it counts."""
+"""Word before the number -> the unit it counts; where a name has several, the first here wins."""
 
 _NUMBERED = re.compile(
     rf"(?<![a-z])(?P<word>{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
@@ -34,12 +33,12 @@ _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6}
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """The place of a checkpoint in a training run."""
+    """The position of a checkpoint in a training run."""
 
     run: str
     """The name with ``*`` for its numbers: the same for all checkpoints of a run."""
     unit: str
-    """What is counted: ``step``, ``iteration``, ``update`` or ``epoch``."""
+    """The unit: ``step``, ``iteration``, ``update`` or ``epoch``."""
     number: int
 
 
@@ -54,17 +53,17 @@ def step_of(path: str) -> TrainingStep | None:
     Returns
     -------
     TrainingStep or None
-        None where the name tells no step: ``vit_base_patch16_224.safetensors`` is no step 224.
+        None where the name has no step: ``vit_base_patch16_224.safetensors`` is no step 224.
     """
     folder, _, name = path.rpartition("/")
     stem = _ENDING.sub("", name)
     found = list(_NUMBERED.finditer(stem))
     if found:
         known = list(_WORDS)
-        best = min(found, key=lambda one: known.index(one["word"].lower()))
+        best = min(found, key=lambda match: known.index(match["word"].lower()))
         number = int(best["number"]) * _THOUSANDS[best["thousands"].lower()]
         unit = _WORDS[best["word"].lower()]
-        run = _NUMBERED.sub(lambda one: f"{one['word']}{one['between']}*", stem)
+        run = _NUMBERED.sub(lambda match: f"{match['word']}{match['between']}*", stem)
     elif re.fullmatch(r"\d{1,15}", stem):
         number, unit, run = int(stem), "step", "*"
     else:
@@ -73,6 +72,6 @@ def step_of(path: str) -> TrainingStep | None:
 
 
 def order(path: str) -> tuple[str, int, str]:
-    """Return what sorts checkpoints: runs together, by ascending step."""
+    """Return the sort key of checkpoints: runs together, by ascending step."""
     step = step_of(path)
     return (step.run, step.number, path) if step else (path, 0, path)

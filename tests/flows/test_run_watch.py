@@ -48,8 +48,8 @@ class Engine:
         self.entered = 0
         self.fault: Exception | None = None
 
-        def do(watch: Watch, outlook: Any, engine: Any) -> list[dict[str, Any]]:
-            if not outlook.of("due"):
+        def do(watch: Watch, found: Any, engine: Any) -> list[dict[str, Any]]:
+            if not found.of("due"):
                 return []
             with engine():
                 watcher = Watcher(watch, clock)
@@ -78,12 +78,12 @@ def engine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Engine:
 def fail_to_list(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> None:
     left, original = list(errors), watch_loop.survey_when_stable
 
-    def look(*arguments: Any, **more: Any) -> Any:
+    def survey(*arguments: Any, **more: Any) -> Any:
         if left:
             raise left.pop(0)
         return original(*arguments, **more)
 
-    monkeypatch.setattr(watch_loop, "survey_when_stable", look)
+    monkeypatch.setattr(watch_loop, "survey_when_stable", survey)
 
 
 def test_without_work_the_engine_is_never_started(
@@ -102,7 +102,7 @@ def test_faults_of_the_listing_that_pass_are_told_and_waited_for(
     (outcome,) = keep_watching(watch, engine=engine, clock=clock, rounds=4)
     assert outcome["outcome"] == "scored"
     assert clock.slept == [60.0, 100.0, 100.0]
-    assert told[:2] == [f"s3://x is away. Looking again in {n} s." for n in (60, 100)]
+    assert told[:2] == [f"s3://x is away; trying again in {n} s" for n in (60, 100)]
 
 
 @pytest.mark.parametrize("error", [InputError("no bucket"), StoreError("the store is read-only")])
@@ -177,7 +177,7 @@ def test_bad_input_is_one_sentence(
     (place / "empty").mkdir()
     missing, empty = str(place / "missing"), str(place / "empty")
     for arguments, status, words in (
-        (["watch", missing, *watch(place)[2:]], 1, "There is no folder"),
+        (["watch", missing, *watch(place)[2:]], 1, "there is no folder"),
         ([*watch(place), "--images", missing], 1, "no folder"),
         ([*watch(place), "--images", empty], 1, "no photograph"),
         ([*watch(place), "--start", "event"], 1, "PREFECT_API_URL"),

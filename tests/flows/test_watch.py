@@ -188,5 +188,5 @@ def test_an_arrival_that_fails_fails_its_run_and_is_remembered(
     with pytest.raises(SoapworksError, match=r"step_2\.pt failed: .*tried again in 0:01:00"):
         score_arrival(checkpoint="step_2.pt", **given)
     assert "--architecture" in score_arrival(checkpoint="step_2.pt", **given)["why"]
-    with pytest.raises(InputError, match="There is no checkpoint step_3"):
+    with pytest.raises(InputError, match="there is no checkpoint step_3"):
         score_arrival(checkpoint="step_3.pt", **given)

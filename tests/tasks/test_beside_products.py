@@ -23,7 +23,7 @@ def watched(store: Store, tmp_path: Path) -> Store:
         (tmp_path / f"checkpoints/step_{step}.pt").write_text(content)
     watcher = Watcher(make_watch(tmp_path, stable_seconds=0), Clock())
     assert watcher.watch.store.url == store.url
-    watcher.duties.draws = True
+    watcher.callbacks.draws = True
     heads = set((store.location / "heads").names())
     watcher.round()
     for name in set((store.location / "heads").names()) - heads:

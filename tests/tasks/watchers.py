@@ -10,13 +10,12 @@ from typing import Any
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.leasing.observations import Observations
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.tasks.settings import RunOptions
+from soapworks.tasks.settings import RunOptions, WatchOptions
 from soapworks.tasks.watch.curves import update_curves
-from soapworks.tasks.watch.process import Outcome, take_due
+from soapworks.tasks.watch.process import Outcome, process_due
 from soapworks.tasks.watch.rules import CheckpointState
 from soapworks.tasks.watch.state import Watch
 from soapworks.tasks.watch.survey import Survey, survey_when_stable
-from soapworks.tasks.watch_settings import WatchOptions
 
 
 class Clock:
@@ -47,7 +46,7 @@ class WatchCallbacks:
         self.fault = fault
         self.scored: list[str] = []
         self.draws = False
-        self.told: list[tuple[str, str, int]] = []
+        self.notified: list[tuple[str, str, int]] = []
         self.before: Callable[[str], None] = lambda checkpoint: None
 
     def score(self, checkpoint: str) -> list[LayerSummary]:
@@ -64,8 +63,8 @@ class WatchCallbacks:
     def user_message(self, error: BaseException) -> str:
         return str(error)
 
-    def tell(self, what: str, arrival: CheckpointState) -> None:
-        self.told.append((what, arrival.path, arrival.attempts))
+    def notify(self, what: str, state: CheckpointState) -> None:
+        self.notified.append((what, state.path, state.attempts))
 
     def draw(self) -> None:
         if self.draws:
@@ -96,20 +95,20 @@ def row(watch: Watch, checkpoint: str, layer: str, content: bytes) -> LayerSumma
 
 
 class Watcher:
-    """A process that watches, as far as a test cares: its own sightings, a clock, duties."""
+    """A process that watches, as far as a test cares: its own observations, a clock, callbacks."""
 
     def __init__(self, watch: Watch, clock: Clock, fault: BaseException | None = None) -> None:
         self.watch, self.clock, self.observed = watch, clock, Observations()
-        self.duties = WatchCallbacks(watch, fault)
+        self.callbacks = WatchCallbacks(watch, fault)
 
-    def look(self) -> Survey:
+    def survey(self) -> Survey:
         return survey_when_stable(self.watch, clock=self.clock, observed=self.observed)
 
     def round(self) -> list[Outcome]:
-        return take_due(self.watch, self.look(), self.duties, clock=self.clock)
+        return process_due(self.watch, self.survey(), self.callbacks, clock=self.clock)
 
     def verdicts(self) -> dict[str, str]:
-        return {one.sighting.path: one.verdict for one in self.look().decisions}
+        return {one.file.path: one.verdict for one in self.survey().decisions}
 
 
 def make_watch(place: Path, **options: Any) -> Watch:
@@ -137,7 +136,7 @@ def child(place: Path) -> None:
             sys.stdin.readline()
         time.sleep(0.02)
 
-    watcher.duties.before = before
+    watcher.callbacks.before = before
     print("ready", flush=True)  # noqa: T201
     sys.stdin.readline()
     print([outcome.outcome for outcome in watcher.round()], flush=True)  # noqa: T201

@@ -22,7 +22,7 @@ from tests.tasks.watchers import Clock, Watcher, make_watch
 EARLY = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-def arrival(path: str, *sis: float, late: int = 0, **more: Any) -> CheckpointState:
+def state(path: str, *sis: float, late: int = 0, **more: Any) -> CheckpointState:
     scores = tuple(
         LayerSummary(
             layer=f"blocks.{layer}",
@@ -42,19 +42,19 @@ def arrival(path: str, *sis: float, late: int = 0, **more: Any) -> CheckpointSta
     return CheckpointState(path=path, fingerprint="f", status="scored", since=since, scores=scores)
 
 
-def tables(*arrivals: CheckpointState) -> dict[str, pd.DataFrame]:
-    return tabulate({one.path: one for one in arrivals})
+def tables(*states: CheckpointState) -> dict[str, pd.DataFrame]:
+    return tabulate({one.path: one for one in states})
 
 
 def table(n: int, n_layers: int, *, unit: str = "step", **more: Any) -> pd.DataFrame:
     found = tables(
-        *(arrival(f"{unit}_{i + 1}.pt", *([0.75 + i / 300] * n_layers), **more) for i in range(n))
+        *(state(f"{unit}_{i + 1}.pt", *([0.75 + i / 300] * n_layers), **more) for i in range(n))
     )
     return found[f"{unit}_*"]
 
 
 def test_a_row_per_step_and_layer() -> None:
-    (run,) = tables(arrival("step_20.pt", 0.8, 0.9), arrival("step_3.pt", 0.7, 0.6)).values()
+    (run,) = tables(state("step_20.pt", 0.8, 0.9), state("step_3.pt", 0.7, 0.6)).values()
     assert list(run.columns) == list(COLUMNS)
     assert list(run["step"]) == [3, 3, 20, 20]
     assert list(run["layer"]) == ["blocks.0", "blocks.1"] * 2
@@ -65,15 +65,15 @@ def test_a_row_per_step_and_layer() -> None:
 
 def test_runs_are_apart_and_what_is_no_step_is_in_none() -> None:
     found = tables(
-        *(arrival(name, 0.8) for name in ("mae/step_1.pt", "dino/step_1.pt", "epoch_1.pt")),
-        arrival("last.pt", 0.8),
-        arrival("step_9.pt"),
+        *(state(name, 0.8) for name in ("mae/step_1.pt", "dino/step_1.pt", "epoch_1.pt")),
+        state("last.pt", 0.8),
+        state("step_9.pt"),
     )
     assert set(found) == {"mae/step_*", "dino/step_*", "epoch_*"}
 
 
 def test_of_one_step_in_two_formats_the_later_counts() -> None:
-    first, second = arrival("step_1.pt", 0.7, late=1), arrival("step_1.safetensors", 0.8)
+    first, second = state("step_1.pt", 0.7, late=1), state("step_1.safetensors", 0.8)
     (run,) = tables(first, second).values()
     assert list(run["top_si"]) == [0.7]
 
@@ -121,8 +121,8 @@ def test_the_lines_are_the_tables_numbers(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     found = tables(
-        arrival("step_10.pt", 0.71, 0.8, n_invariant=0),
-        arrival("step_20.pt", 0.9, 0.95, error=0.02),
+        state("step_10.pt", 0.71, 0.8, n_invariant=0),
+        state("step_20.pt", 0.9, 0.95, error=0.02),
     )["step_*"]
     draw(found, title="x", kind="png")
     top, counts, shares = drawn[0].axes

@@ -12,7 +12,7 @@ from soapworks.backbones.weight_files import SUFFIXES
 from soapworks.errors import InputError
 from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.tasks.watch import listing as sightings
+from soapworks.tasks.watch import listing
 from soapworks.tasks.watch.listing import checkpoints_among, list_checkpoints
 
 
@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Location:
 
 
 def test_the_names_are_those_that_can_be_read() -> None:
-    assert sightings.SUFFIXES == SUFFIXES
-    assert sightings.WEIGHTS_NAMES == WEIGHTS_NAMES
+    assert listing.SUFFIXES == SUFFIXES
+    assert listing.WEIGHTS_NAMES == WEIGHTS_NAMES
 
 
 def test_weights_files_at_any_depth() -> None:
@@ -122,7 +122,7 @@ def test_a_pattern_chooses_by_name_or_path(folder: Location, tmp_path: Path) -> 
 
 def test_a_folder_that_is_missing_or_a_file(folder: Location, tmp_path: Path) -> None:
     assert list_checkpoints(folder) == []
-    with pytest.raises(InputError, match="There is no folder"):
+    with pytest.raises(InputError, match="there is no folder"):
         list_checkpoints(folder / "none")
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(InputError, match="is a file"):
@@ -146,11 +146,11 @@ def test_faults_of_a_disk(
 
 def test_behind_a_url() -> None:
     system = fsspec.filesystem("memory")
-    system.pipe_file("/sightings/mae/step_1.pt", b"abc")
-    folder = Location.parse("memory://sightings")
+    system.pipe_file("/watched/mae/step_1.pt", b"abc")
+    folder = Location.parse("memory://watched")
     (one,) = list_checkpoints(folder)
     assert (one.path, one.n_bytes) == ("mae/step_1.pt", 3)
-    system.pipe_file("/sightings/mae/step_1.pt", b"abd")
+    system.pipe_file("/watched/mae/step_1.pt", b"abd")
     (changed,) = list_checkpoints(folder)
     assert changed.fingerprint != one.fingerprint
     assert list_checkpoints(Location.parse("memory://nothing")) == []
@@ -173,7 +173,7 @@ def test_faults_of_a_listing(monkeypatch, error: Exception, kind: type[Exception
 
     monkeypatch.setattr(MemoryFileSystem, "find", broken)
     with pytest.raises(kind, match=str(error)) as told:
-        list_checkpoints(Location.parse("memory://sightings"))
+        list_checkpoints(Location.parse("memory://watched"))
     assert isinstance(told.value, UnreachableError) == (kind is UnreachableError)
 
 
@@ -181,12 +181,12 @@ def test_a_bucket(s3_endpoint: str) -> None:
     import boto3
 
     client = boto3.client("s3", endpoint_url=s3_endpoint)
-    client.create_bucket(Bucket="sightings")
-    client.put_object(Bucket="sightings", Key="runs/mae/step_1.safetensors", Body=b"abc")
-    client.put_object(Bucket="sightings", Key="runs/mae/step_1.safetensors.done", Body=b"")
+    client.create_bucket(Bucket="watched")
+    client.put_object(Bucket="watched", Key="runs/mae/step_1.safetensors", Body=b"abc")
+    client.put_object(Bucket="watched", Key="runs/mae/step_1.safetensors.done", Body=b"")
     client.close()
-    (one,) = list_checkpoints(Location.parse("s3://sightings/runs/"))
+    (one,) = list_checkpoints(Location.parse("s3://watched/runs/"))
     assert (one.path, one.n_bytes, bool(one.marker)) == ("mae/step_1.safetensors", 3, True)
-    assert list_checkpoints(Location.parse("s3://sightings/before-the-first")) == []
+    assert list_checkpoints(Location.parse("s3://watched/before-the-first")) == []
     with pytest.raises(InputError, match="bucket"):
         list_checkpoints(Location.parse("s3://no-such-bucket-at-all/runs"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from soapworks.errors import CheckpointError, InputError, StoreError
+from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.leasing.lease_state import read_lease
 from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.tasks import run as stages
@@ -43,7 +44,7 @@ def test_a_new_checkpoint_is_scored_after_two_looks(place: Path, watcher: Watche
     save(place, "step_1.pt")
     (outcome,) = watcher.round()
     assert (outcome.outcome, watcher.clock.slept) == ("scored", [10.0])
-    assert watcher.duties.told == [("arrived", "step_1.pt", 1), ("scored", "step_1.pt", 1)]
+    assert watcher.callbacks.notified == [("arrived", "step_1.pt", 1), ("scored", "step_1.pt", 1)]
     assert watcher.verdicts() == {"step_1.pt": "done"}
 
 
@@ -67,7 +68,7 @@ def test_another_process_finds_it_done(place: Path, watcher: Watcher, clock: Clo
     watcher.round()
     later = Watcher(make_watch(place), clock)
     assert later.round() == []
-    assert later.duties.scored == []
+    assert later.callbacks.scored == []
 
 
 def test_other_settings_are_another_watch(place: Path, watcher: Watcher, clock: Clock) -> None:
@@ -103,18 +104,18 @@ def test_failures_are_remembered_and_back_off(place: Path, watcher: Watcher, clo
     save(place, "step_1.pt", "bad")
     save(place, "step_2.pt")
     assert [one.outcome for one in watcher.round()] == ["failed", "scored"]
-    assert watcher.duties.told[1] == ("failed", "step_1.pt", 1)
+    assert watcher.callbacks.notified[1] == ("failed", "step_1.pt", 1)
     known = Watcher(make_watch(place), clock).watch.read("step_1.pt")
     assert known is not None
     assert (known.status, known.attempts, known.reason) == ("failed", 1, "out of luck")
     pauses = []
     while watcher.verdicts()["step_1.pt"] != "given up":
-        (decision,) = watcher.look().of("waiting")
+        (decision,) = watcher.survey().of("waiting")
         pauses.append(decision.wait)
         clock.now += decision.wait or 0
         assert [one.outcome for one in watcher.round()] == ["failed"]
     assert pauses == [60, 120, 240, 480]
-    assert watcher.duties.scored.count("step_1.pt") == 5
+    assert watcher.callbacks.scored.count("step_1.pt") == 5
 
 
 def test_a_fault_of_the_checkpoint_itself_is_tried_twice(place: Path, clock: Clock) -> None:
@@ -126,12 +127,38 @@ def test_a_fault_of_the_checkpoint_itself_is_tried_twice(place: Path, clock: Clo
     assert watcher.verdicts() == {"optimizer.pt": "given up"}
 
 
-def test_a_fixed_file_is_taken_at_once(place: Path, watcher: Watcher) -> None:
+def test_a_fixed_file_is_scored_at_once(place: Path, watcher: Watcher) -> None:
     save(place, "step_1.pt", "bad")
     watcher.round()
     save(place, "step_1.pt", "good")
     (outcome,) = watcher.round()
     assert (outcome.outcome, outcome.attempts) == ("scored", 1)
+
+
+def test_the_reason_is_kept_in_one_line(place: Path, clock: Clock) -> None:
+    watcher = Watcher(make_watch(place), clock, CheckpointError("no\n weights"))
+    save(place, "step_1.pt", "bad")
+    watcher.round()
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert (known.reason, known.permanent) == ("no weights", True)
+    assert known.since == datetime.fromtimestamp(clock.now, UTC)
+    file = watcher.watch.address("step_1.pt") / "state.json"
+    assert json.loads(file.read_bytes())["lasting"] is True
+
+
+@pytest.mark.parametrize("before", ["new", "failed", "announced", "scored"])
+def test_a_checkpoint_under_a_live_lease_is_left_to_its_holder(
+    place: Path, watcher: Watcher, clock: Clock, before: str
+) -> None:
+    save(place, "step_1.pt", "bad" if before == "failed" else "weights")
+    if before != "new":
+        start = "event" if before == "announced" else "here"
+        Watcher(make_watch(place, start=start), clock).round()
+        clock.now += 1e5
+    with leases.held(watcher.watch.address("step_1.pt"), 60.0):
+        verdict = "done" if before == "scored" else "held"
+        assert watcher.verdicts() == {"step_1.pt": verdict}
 
 
 def test_asked_to_try_again_it_starts_afresh(place: Path, watcher: Watcher, clock: Clock) -> None:
@@ -150,10 +177,10 @@ def test_a_file_that_changes_while_it_fails_has_not_failed(place: Path, watcher:
         late.write_text("bad, and more")
         gone.unlink()
 
-    watcher.duties.before = meanwhile
+    watcher.callbacks.before = meanwhile
     # The second is gone before its turn, and what cannot be read then is no failure either.
     assert [one.outcome for one in watcher.round()] == ["left", "left"]
-    assert [what for what, *_ in watcher.duties.told] == ["arrived", "arrived"]
+    assert [what for what, *_ in watcher.callbacks.notified] == ["arrived", "arrived"]
     assert watcher.verdicts() == {"step_1.pt": "due"}
 
 
@@ -161,7 +188,9 @@ def test_photographs_that_go_away_are_not_the_checkpoints_fault(
     place: Path, watcher: Watcher
 ) -> None:
     save(place, "step_1.pt", "bad")
-    watcher.duties.before = lambda _: (place / "photographs").rename(place / "elsewhere") and None
+    watcher.callbacks.before = lambda _: (
+        (place / "photographs").rename(place / "elsewhere") and None
+    )
     with pytest.raises(InputError, match="photographs"):
         watcher.round()
     known = watcher.watch.read("step_1.pt")
@@ -206,7 +235,7 @@ def test_an_earlier_failure_outlives_a_round_that_ends(place: Path, clock: Clock
     save(place, "step_1.pt", "bad")
     watcher.round()
     clock.now += 60
-    watcher.duties.fault = UnreachableError("away")
+    watcher.callbacks.fault = UnreachableError("away")
     with pytest.raises(StoreError):
         watcher.round()
     known = watcher.watch.read("step_1.pt")
@@ -218,7 +247,7 @@ def test_in_the_order_of_steps(place: Path, watcher: Watcher) -> None:
     for step in (1000, 200, 30):
         save(place, f"step_{step}.pt", str(step))
     watcher.round()
-    assert watcher.duties.scored == ["step_30.pt", "step_200.pt", "step_1000.pt"]
+    assert watcher.callbacks.scored == ["step_30.pt", "step_200.pt", "step_1000.pt"]
 
 
 def test_announced_once_and_again_only_when_nobody_takes_it_up(place: Path, clock: Clock) -> None:
@@ -233,8 +262,8 @@ def test_announced_once_and_again_only_when_nobody_takes_it_up(place: Path, cloc
     assert watcher.round() == []
     clock.now += 900
     assert [one.outcome for one in watcher.round()] == ["announced"]
-    assert [what for what, *_ in watcher.duties.told] == ["arrived"] * 3
-    assert watcher.duties.scored == []
+    assert [what for what, *_ in watcher.callbacks.notified] == ["arrived"] * 3
+    assert watcher.callbacks.scored == []
 
 
 def test_who_scores_an_announced_checkpoint_shares_its_memory(place: Path, clock: Clock) -> None:
@@ -243,7 +272,7 @@ def test_who_scores_an_announced_checkpoint_shares_its_memory(place: Path, clock
     announcing.round()
     scoring = Watcher(make_watch(place), clock)
     assert [one.outcome for one in scoring.round()] == ["scored"]
-    assert scoring.duties.told == [("scored", "step_1.pt", 1)]
+    assert scoring.callbacks.notified == [("scored", "step_1.pt", 1)]
     assert announcing.verdicts() == {"step_1.pt": "done"}
 
 
@@ -261,14 +290,14 @@ def test_a_failure_is_announced_again_after_its_pause(place: Path, clock: Clock)
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "path": "../../x"}', b"\xff"]
 )
-def test_memory_that_cannot_be_read_is_begun_anew(
+def test_a_damaged_state_starts_afresh(
     place: Path, watcher: Watcher, events: list[Event], damage: bytes
 ) -> None:
     save(place, "step_1.pt")
     watcher.round()
     (watcher.watch.address("step_1.pt") / "state.json").write_bytes(damage)
     assert [one.outcome for one in watcher.round()] == ["scored"]
-    assert any(isinstance(e, Notice) and "begun anew" in e.message for e in events)
+    assert any(isinstance(e, Notice) and "starts afresh" in e.message for e in events)
 
 
 def test_memory_of_another_checkpoint_is_not_believed(place: Path, watcher: Watcher) -> None:

@@ -8,17 +8,16 @@ import pytest
 from soapworks.errors import CheckpointError, ResourceError, StoreError
 from soapworks.remote import RemoteError
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
+from soapworks.tasks.settings import WatchOptions
 from soapworks.tasks.watch.rules import (
     CheckpointFile,
     CheckpointState,
     Decision,
-    after_failure,
     decide,
     is_permanent,
-    outlook_of,
+    next_attempt,
     retry_delay,
 )
-from soapworks.tasks.watch_settings import WatchOptions
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEY = "ab" * 32
@@ -35,81 +34,72 @@ SCORES = LayerSummary(
 )
 
 
-def sighting(
-    fingerprint: str = "a", unchanged_for: float = 1000.0, marker: str = ""
-) -> CheckpointFile:
+def file(fingerprint: str = "a", unchanged_for: float = 1000.0, marker: str = "") -> CheckpointFile:
     return CheckpointFile("step_1.pt", fingerprint, 100, marker, unchanged_for)
 
 
-def arrival(status: Any, ago: float = 0.0, **more: Any) -> CheckpointState:
+def state(status: Any, ago: float = 0.0, **more: Any) -> CheckpointState:
     since = NOW - timedelta(seconds=ago)
     return CheckpointState(path="step_1.pt", fingerprint="a", status=status, since=since, **more)
 
 
-def decided(
-    seen: CheckpointFile, known: CheckpointState | None, *, held: bool = False, **more: Any
-) -> Decision:
+def decided(seen: CheckpointFile, known: CheckpointState | None, **more: Any) -> Decision:
     here, heads = more.pop("here", True), more.pop("heads", {KEY})
     options = WatchOptions(**more)
-    return decide(seen, known, now=NOW, held=held, heads=heads, options=options, here=here)
+    return decide(seen, known, now=NOW, heads=heads, options=options, here=here)
 
 
 def test_a_new_checkpoint_waits_until_it_stood_unchanged() -> None:
-    early = decided(sighting(unchanged_for=4.0), None, stable_seconds=10)
+    early = decided(file(unchanged_for=4.0), None, stable_seconds=10)
     assert (early.verdict, early.wait) == ("settling", 6.0)
-    assert decided(sighting(unchanged_for=10.0), None, stable_seconds=10).verdict == "due"
+    assert decided(file(unchanged_for=10.0), None, stable_seconds=10).verdict == "due"
 
 
 def test_with_its_marker_it_is_due_at_once() -> None:
-    assert decided(sighting(unchanged_for=0, marker="m"), None).verdict == "due"
+    assert decided(file(unchanged_for=0, marker="m"), None).verdict == "due"
 
 
 def test_the_marker_of_an_earlier_content_says_nothing() -> None:
-    known = arrival("scored", marker="m", scores=[SCORES])
-    changed = sighting("b", unchanged_for=0, marker="m")
+    known = state("scored", marker="m", scores=[SCORES])
+    changed = file("b", unchanged_for=0, marker="m")
     assert decided(changed, known).verdict == "settling"
-    again = sighting("b", unchanged_for=0, marker="later")
+    again = file("b", unchanged_for=0, marker="later")
     assert decided(again, known).verdict == "due"
 
 
 def test_what_is_scored_is_done_as_long_as_its_heads_are_there() -> None:
-    known = arrival("scored", scores=[SCORES])
-    assert decided(sighting(), known).verdict == "done"
-    assert decided(sighting(), known, heads=set()).verdict == "due"
+    known = state("scored", scores=[SCORES])
+    assert decided(file(), known).verdict == "done"
+    assert decided(file(), known, heads=set()).verdict == "due"
 
 
 def test_a_changed_file_starts_afresh_whatever_became_of_the_old_one() -> None:
     for known in (
-        arrival("scored", scores=[SCORES]),
-        arrival("failed", attempts=99),
-        arrival("started", attempts=99),
+        state("scored", scores=[SCORES]),
+        state("failed", attempts=99),
+        state("started", attempts=99),
     ):
-        assert decided(sighting("b"), known).verdict == "due"
-        assert decided(sighting("b", unchanged_for=0), known).verdict == "settling"
-
-
-def test_what_another_process_holds_is_left_to_it() -> None:
-    for known in (None, arrival("started", attempts=1), arrival("announced")):
-        assert decided(sighting(), known, held=True).verdict == "held"
+        assert decided(file("b"), known).verdict == "due"
+        assert decided(file("b", unchanged_for=0), known).verdict == "settling"
 
 
 def test_an_attempt_that_was_killed_is_taken_up_at_once() -> None:
-    assert decided(sighting(), arrival("started", attempts=1)).verdict == "due"
+    assert decided(file(), state("started", attempts=1)).verdict == "due"
 
 
 def test_what_kills_every_process_is_given_up() -> None:
-    known = arrival("started", attempts=3)
-    found = decided(sighting(), known, max_attempts=3)
+    known = state("started", attempts=3)
+    found = decided(file(), known, max_attempts=3)
     assert found.verdict == "given up"
-    assert "ended before it was done" in found.why
+    assert "ended early" in found.why
 
 
 @pytest.mark.parametrize(("attempts", "pause"), [(1, 60), (2, 120), (3, 240), (4, 480)])
 def test_the_pause_doubles(attempts: int, pause: float) -> None:
     options = {"backoff_seconds": 60, "max_backoff_seconds": 3600}
-    early = decided(sighting(), arrival("failed", pause - 1, attempts=attempts), **options)
+    early = decided(file(), state("failed", pause - 1, attempts=attempts), **options)
     assert (early.verdict, early.wait) == ("waiting", 1.0)
-    late = decided(sighting(), arrival("failed", pause, attempts=attempts), **options)
+    late = decided(file(), state("failed", pause, attempts=attempts), **options)
     assert late.verdict == "due"
 
 
@@ -119,20 +109,20 @@ def test_the_pause_is_bounded() -> None:
 
 
 def test_a_failure_dated_in_the_future_blocks_nothing() -> None:
-    assert decided(sighting(), arrival("failed", -1e6, attempts=1)).verdict == "due"
+    assert decided(file(), state("failed", -1e6, attempts=1)).verdict == "due"
 
 
 def test_after_the_last_attempt_it_is_given_up_with_its_reason() -> None:
-    known = arrival("failed", 1e9, attempts=5, reason="out of luck")
-    found = decided(sighting(), known, max_attempts=5)
+    known = state("failed", 1e9, attempts=5, reason="out of luck")
+    found = decided(file(), known, max_attempts=5)
     assert (found.verdict, found.why) == ("given up", "out of luck (attempt 5)")
-    assert decided(sighting(), known, max_attempts=6).verdict == "due"
+    assert decided(file(), known, max_attempts=6).verdict == "due"
 
 
-def test_a_lasting_fault_is_tried_once_more_only() -> None:
-    assert decided(sighting(), arrival("failed", 60, attempts=1, lasting=True)).verdict == "due"
-    known = arrival("failed", 1e9, attempts=2, lasting=True)
-    assert decided(sighting(), known).verdict == "given up"
+def test_a_permanent_fault_is_tried_once_more_only() -> None:
+    assert decided(file(), state("failed", 60, attempts=1, permanent=True)).verdict == "due"
+    known = state("failed", 1e9, attempts=2, permanent=True)
+    assert decided(file(), known).verdict == "given up"
 
 
 def test_what_lasts_and_what_may_pass() -> None:
@@ -153,36 +143,29 @@ def test_a_checkpoint_that_a_disk_or_a_network_withheld_may_be_there_later() -> 
 
 def test_asked_to_try_again_everything_that_failed_is_due() -> None:
     for known in (
-        arrival("failed", 0, attempts=1),
-        arrival("failed", 0, attempts=99, lasting=True),
-        arrival("started", 0, attempts=99),
+        state("failed", 0, attempts=1),
+        state("failed", 0, attempts=99, permanent=True),
+        state("started", 0, attempts=99),
     ):
-        assert decided(sighting(), known, retry=True).verdict == "due"
-    assert decided(sighting(), arrival("scored", scores=[SCORES]), retry=True).verdict == "done"
+        assert decided(file(), known, retry=True).verdict == "due"
+    assert decided(file(), state("scored", scores=[SCORES]), retry=True).verdict == "done"
 
 
 def test_an_event_is_out_until_patience_ends_which_doubles() -> None:
     options = {"here": False, "event_patience": 900.0}
-    out = decided(sighting(), arrival("announced", 899, announcements=1), **options)
+    out = decided(file(), state("announced", 899, announcements=1), **options)
     assert (out.verdict, out.wait) == ("announced", 1.0)
-    lost = decided(sighting(), arrival("announced", 900, announcements=1), **options)
+    lost = decided(file(), state("announced", 900, announcements=1), **options)
     assert lost.verdict == "due"
-    again = decided(sighting(), arrival("announced", 900, announcements=2), **options)
+    again = decided(file(), state("announced", 900, announcements=2), **options)
     assert (again.verdict, again.wait) == ("announced", 900.0)
 
 
 def test_who_scores_itself_takes_what_is_announced() -> None:
-    assert decided(sighting(), arrival("announced", 0, announcements=1)).verdict == "due"
+    assert decided(file(), state("announced", 0, announcements=1)).verdict == "due"
 
 
-def test_what_is_remembered_of_a_failure() -> None:
-    known = arrival("started", 500, attempts=1)
-    failed = after_failure(known, CheckpointError("x"), "no\n weights.", now=NOW)
-    assert (failed.status, failed.reason, failed.lasting) == ("failed", "no weights.", True)
-    assert (failed.since, failed.attempts) == (NOW, 1)
-
-
-def test_the_outlook_in_words() -> None:
+def test_the_next_attempt_in_words() -> None:
     options = WatchOptions(backoff_seconds=90)
-    assert outlook_of(arrival("failed", attempts=1), options) == "tried again in 0:01:30"
-    assert "given up after 5 attempts" in outlook_of(arrival("failed", attempts=5), options)
+    assert next_attempt(state("failed", attempts=1), options) == "tried again in 0:01:30"
+    assert "given up after 5 attempts" in next_attempt(state("failed", attempts=5), options)

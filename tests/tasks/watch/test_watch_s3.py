@@ -7,9 +7,8 @@ import boto3
 import pytest
 
 from soapworks.tasks.plan.request import ScoreRequest
-from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 from soapworks.tasks.watch.state import Watch
-from soapworks.tasks.watch_settings import WatchOptions
 from tests.small import write_checkpoint
 from tests.tasks.conftest import Forwards, run_stages
 from tests.tasks.watchers import Clock, WatchCallbacks, Watcher
@@ -57,8 +56,8 @@ def watcher(s3_endpoint: str, photographs: Path) -> Watcher:
         watching=WatchOptions(stable_seconds=1),
     )
     watcher = Watcher(watch, Clock())
-    watcher.duties = Scorer(watch)
-    watcher.duties.draws = True
+    watcher.callbacks = Scorer(watch)
+    watcher.callbacks.draws = True
     return watcher
 
 
