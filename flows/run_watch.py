@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from soapworks.errors import EngineError, InputError
+from soapworks.errors import EngineError, InputError, UnreachableError
 from soapworks.flows.engine.settings import configured_api_url
 from soapworks.images.listing import open_folder
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.watch.curves import are_behind
 from soapworks.tasks.watch.rules import retry_delay

@@ -47,6 +47,10 @@ class StoreError(SoapworksError, OSError):
     """A store that cannot be read from or written to."""
 
 
+class UnreachableError(StoreError):
+    """A storage that failed for no reason of ours: a lost connection, a broken disk."""
+
+
 class MissingProductError(StoreError, FileNotFoundError):
     """A product that is not in the store; the message says what is there and what to run."""
 

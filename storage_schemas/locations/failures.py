@@ -4,12 +4,8 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from soapworks.errors import MissingProductError, SoapworksError, StoreError
+from soapworks.errors import MissingProductError, SoapworksError, StoreError, UnreachableError
 from soapworks.remote import in_short, is_url
-
-
-class UnreachableError(StoreError):
-    """The storage failed for no reason of ours: the connection is lost, the disk is broken."""
 
 
 @contextlib.contextmanager

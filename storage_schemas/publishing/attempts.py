@@ -13,12 +13,11 @@ from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
 
-from soapworks.errors import InputError, StoreError
+from soapworks.errors import InputError, StoreError, UnreachableError
 from soapworks.storage_schemas.layout.names import PARTIAL
 from soapworks.storage_schemas.layout.recipes import Recipe
 from soapworks.storage_schemas.leasing.leases import Lease, LeaseLostError
 from soapworks.storage_schemas.leasing.processes import this_machine
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.digests import Digests, FileDigest, below
 from soapworks.storage_schemas.publishing.parts import read_parts

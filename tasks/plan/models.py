@@ -13,9 +13,9 @@ from soapworks.errors import (
     MissingProductError,
     SoapworksError,
     StoreError,
+    UnreachableError,
 )
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.plan.request import ScoreRequest
 from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from soapworks.errors import InputError, SoapworksError
+from soapworks.errors import InputError, SoapworksError, UnreachableError
 from soapworks.remote import RemoteError, in_short
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch.rules import CheckpointFile
 from soapworks.walking import walk

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from soapworks.errors import EngineError, InputError, StoreError
+from soapworks.errors import EngineError, InputError, StoreError, UnreachableError
 from soapworks.flows import run_watch as watch_loop
 from soapworks.flows.run_watch import keep_watching, watch_once
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.tasks.events import Event, Notice, listening
 from soapworks.tasks.watch.state import Watch
 from tests.flows.test_cli import one_sentence, refused

@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from soapworks.errors import DamagedProductError, MissingProductError, StoreError, UnreachableError
 from soapworks.storage_schemas.locations import objects
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import Product
 from soapworks.storage_schemas.store import Store

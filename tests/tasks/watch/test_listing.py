@@ -9,8 +9,7 @@ import pytest
 
 from soapworks.backbones.sources import WEIGHTS_NAMES
 from soapworks.backbones.weight_files import SUFFIXES
-from soapworks.errors import InputError
-from soapworks.storage_schemas.locations.failures import UnreachableError
+from soapworks.errors import InputError, UnreachableError
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch import listing
 from soapworks.tasks.watch.listing import checkpoints_among, list_checkpoints

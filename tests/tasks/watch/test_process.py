@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from soapworks.errors import CheckpointError, InputError, StoreError
+from soapworks.errors import CheckpointError, InputError, StoreError, UnreachableError
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.leasing.lease_state import read_lease
-from soapworks.storage_schemas.locations.failures import UnreachableError
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Event, Notice
 from soapworks.tasks.plan.request import IndexRequest
