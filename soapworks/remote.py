@@ -11,21 +11,16 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from soapworks.errors import InputError
+from soapworks.fingerprints import disk_marks, remote_version
 
 OPTIONS: dict[str, Any] = {"use_listings_cache": False}
 """Of every file system: cached listings would hide what other processes do."""
-
-MARKS = (
-    *("ETag", "etag", "md5Hash", "content_md5", "crc32c", "generation", "VersionId"),
-    *("LastModified", "last_modified", "updated", "mtime", "modified", "created"),
-)
-"""Facts that tell one version of a file from another, as file systems call them."""
 
 _S3FS_TRIES = 2
 _STALE_SECONDS = 24 * 3600.0
@@ -37,28 +32,50 @@ class RemoteError(Exception):
 
 
 def is_url(text: str) -> bool:
-    """Return whether something is the URL of a storage, not a path on this machine."""
+    """Return whether an address is a URL, not a path on this machine.
+
+    Examples
+    --------
+    >>> is_url("s3://bucket/model.pth"), is_url("runs/model.pth")
+    (True, False)
+    """
     return "://" in text
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """Return (fsspec's file system, path in it without a slash at its end).
+def check_url(url: str) -> None:
+    """Refuse URLs with a password, with ``..``, or that chain file systems.
 
     Raises
     ------
     InputError
-        A URL with a password, with ``..``, or a chain of file systems.
-    RemoteError
-        A protocol that is unknown or whose driver is not installed.
+        The message never repeats the password.
+
+    Examples
+    --------
+    >>> check_url("s3://bucket/runs/model.pth")
     """
     protocol, _, rest = url.partition("://")
     if ":" in rest.partition("/")[0].rpartition("@")[0]:
         raise InputError(
-            f"The {protocol}:// address holds a password: put credentials into the usual settings "
-            "(for S3: AWS_ACCESS_KEY_ID, AWS_PROFILE) instead."
+            f"the {protocol}:// address holds a password: put credentials into the usual settings "
+            "(for S3: AWS_ACCESS_KEY_ID, AWS_PROFILE) instead"
         )
     if "::" in url or ".." in rest.split("/") or "\0" in url:
-        raise InputError(f"{url!r} is refused: give a plain address without '::' or '..'.")
+        raise InputError(f"{url!r} is refused: give a plain address without '::' or '..'")
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL and the path in it.
+
+    Raises
+    ------
+    InputError
+        If the URL is refused, see :func:`check_url`.
+    RemoteError
+        If the protocol is unknown or its driver is not installed.
+    """
+    check_url(url)
+    protocol = url.partition("://")[0]
     import fsspec
 
     try:
@@ -87,28 +104,38 @@ def set_up(fs: Any) -> Any:
     return fs
 
 
-def facts_of(url: str) -> list[Any] | None:
-    """Return [url, bytes, marks of the version] of a file; None where there is none.
+def facts_of(address: str) -> list[Any] | None:
+    """Return the fingerprint of a file as a list; None where there is no such file.
+
+    Returns
+    -------
+    list
+        [URL, bytes, version]; for a path [path, bytes, mtime and ctime in ns, inode].
 
     Raises
     ------
     RemoteError
-        Where the storage cannot be asked.
+        If the storage cannot be reached.
+
+    Examples
+    --------
+    >>> facts_of("no/such/file.pth") is None
+    True
     """
-    with told():
-        system, path = file_system(url)
+    if not is_url(address):
+        try:
+            return [address, *disk_marks(Path(address).stat())]
+        except OSError:
+            return None
+    with translate_errors():
+        system, path = file_system(address)
         try:
             facts = system.info(path)
         except FileNotFoundError:
             return None
         if facts.get("type") != "file":
             return None
-        return [url, int(facts.get("size") or 0), version_of(facts)]
-
-
-def version_of(facts: Mapping[str, Any]) -> str:
-    """Return what tells this version of a file from others."""
-    return ":".join(f"{key}={facts[key]}" for key in MARKS if facts.get(key) is not None)
+        return [address, int(facts.get("size") or 0), remote_version(facts)]
 
 
 def names_in(url: str) -> list[str]:
@@ -119,7 +146,7 @@ def names_in(url: str) -> list[str]:
     RemoteError
         Where the storage cannot be asked.
     """
-    with told():
+    with translate_errors():
         system, path = file_system(url)
         try:
             found = system.ls(path, detail=True)
@@ -160,7 +187,7 @@ def local_copy(url: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{uuid.uuid4().hex}{_PART}"
     try:
-        with told():
+        with translate_errors():
             system, path = file_system(url)
             system.get_file(path, str(part))
         if part.stat().st_size != facts[1] or facts_of(url) != facts:
@@ -173,7 +200,7 @@ def local_copy(url: str) -> Path:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn whatever a file system raises into a `RemoteError`; absence and refusals pass."""
     try:
         yield
@@ -196,7 +223,7 @@ def drop_copy(url: str) -> None:
 def in_short(error: BaseException) -> str:
     """Return the reason that an error of a file system gives, in one line."""
     if isinstance(error, PermissionError):  # what a server says may name keys
-        return "Permission denied"
+        return "permission denied"
     kind = type(error).__name__
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return (

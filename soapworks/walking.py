@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from soapworks.remote import file_system, is_url, version_of
+from soapworks.fingerprints import disk_fingerprint, remote_fingerprint
+from soapworks.remote import file_system, is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,6 @@ def walk(url: str) -> Iterator[Entry]:
     return _walk_remote(url) if is_url(url) else _walk_disk(url)
 
 
-def fingerprint_of(facts: os.stat_result) -> str:
-    """Return the cheap identity of a file on disk."""
-    marks = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-    return ":".join(map(str, marks))
-
-
 def is_utf8(text: str) -> bool:
     """Return whether a name from the file system is valid UTF-8."""
     try:
@@ -110,7 +105,7 @@ def _disk_entry(entry: os.DirEntry[str], path: str) -> Entry | None:
         return None
     if not stat.S_ISREG(facts.st_mode):
         return Entry(path, "special")
-    return Entry(path, "file", facts.st_size, fingerprint_of(facts))
+    return Entry(path, "file", facts.st_size, disk_fingerprint(facts))
 
 
 def _walk_remote(url: str) -> Iterator[Entry]:
@@ -130,5 +125,4 @@ def _walk_remote(url: str) -> Iterator[Entry]:
             yield Entry(path, "hidden")
         else:
             size = int(facts.get("size") or 0)
-            marks = ":".join(filter(None, (str(size), version_of(facts))))
-            yield Entry(path, "file", size, marks)
+            yield Entry(path, "file", size, remote_fingerprint(size, facts))

@@ -23,7 +23,7 @@ import zarr.storage
 import soapworks.backbones
 import soapworks.backbones.backbone
 import soapworks.backbones.digest
-import soapworks.backbones.unwrapping
+import soapworks.backbones.files.unwrapping
 import soapworks.images.reading
 import soapworks.synthesis.images
 import soapworks.tasks.run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "Backbone": "backbone",
-    "BackboneInfo": "description",
+    "BackboneInfo": "info",
     "Checkpoint": "checkpoint",
     "PRECISIONS": "backbone",
     "build_backbone": "backbone",
@@ -46,9 +46,6 @@ def __getattr__(name: str) -> Any:
 if TYPE_CHECKING:
     from soapworks.backbones.backbone import PRECISIONS, Backbone, build_backbone
     from soapworks.backbones.checkpoint import Checkpoint, open_checkpoint
-    from soapworks.backbones.description import (
-        BackboneInfo,
-        describe_architecture,
-        describe_checkpoint,
-    )
+    from soapworks.backbones.description import describe_architecture, describe_checkpoint
     from soapworks.backbones.digest import weights_digest
+    from soapworks.backbones.info import BackboneInfo

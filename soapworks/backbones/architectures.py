@@ -84,20 +84,20 @@ def resolve_architecture(name: str, *, model_args: dict[str, Any] | None = None)
     if not timm.is_model(bare):
         close = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.6)
         hint = f"; close are {', '.join(close)}" if close else ""
-        raise CheckpointError(f"timm has no architecture {bare[:80]!r}{hint}.")
+        raise CheckpointError(f"timm has no architecture {bare[:80]!r}{hint}")
     entrypoint = timm.models.model_entrypoint(bare)
     if entrypoint.__module__ not in FAMILIES:
         raise CheckpointError(
             f"{bare} is no plain vision transformer: only timm's families "
             f"{', '.join(f.rpartition('.')[2] for f in FAMILIES)} have a grid of patch tokens in "
-            "every block."
+            "every block"
         )
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{bare}.*")]
         raise CheckpointError(
-            f"timm knows no weights {tag!r} of {bare}; it has {', '.join(tags) or 'none'}."
+            f"timm knows no weights {tag!r} of {bare}; it has {', '.join(tags) or 'none'}"
         ) from error
     plain = _plain(config.to_dict()) if config is not None else {}
     return Architecture(bare, check_model_args(model_args or {}, where=name), plain)
@@ -113,22 +113,22 @@ def read_config(path: Path) -> Architecture:
     """
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise CheckpointError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes: no config.")
+            raise CheckpointError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes: no config")
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from error
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     name = config.get("architecture") if isinstance(config, dict) else None
     if not isinstance(name, str):
         raise CheckpointError(
             f"{path} names no timm 'architecture' (a configuration of another library?): pass the "
-            "weights file itself with --architecture."
+            "weights file itself with --architecture"
         )
     known = resolve_architecture(name)
     # Older exports keep the fields of pretrained_cfg at the top level.
     own = config.get("pretrained_cfg", config)
     args = config.get("model_args") or {}
     if not isinstance(own, dict) or not isinstance(args, dict):
-        raise CheckpointError(f"{path}: 'pretrained_cfg' and 'model_args' must be JSON objects.")
+        raise CheckpointError(f"{path}: 'pretrained_cfg' and 'model_args' must be JSON objects")
     return Architecture(
         known.name,
         check_model_args(args, where=str(path)),
@@ -140,16 +140,16 @@ def check_model_args(args: dict[str, Any], *, where: str) -> dict[str, Any]:
     """Return the arguments that shape the backbone, or raise CheckpointError."""
     refused = sorted(_REFUSED_ARGS & args.keys())
     if refused:
-        raise CheckpointError(f"{where}: model_args must not set {', '.join(refused)}: remove it.")
+        raise CheckpointError(f"{where}: model_args must not set {', '.join(refused)}: remove it")
     if args.get("in_chans", 3) != 3:
         raise CheckpointError(
-            f"{where}: the model takes {args['in_chans']} image channels, but only RGB (3) is read."
+            f"{where}: the model takes {args['in_chans']} image channels, but only RGB (3) is read"
         )
     for name, value in args.items():
         limit = _MAX_DEPTH if name == "depth" else _MAX_NUMBER
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int | float) and not abs(number) <= limit:
-                raise CheckpointError(f"{where}: model_args {name}={value} is beyond {limit}.")
+                raise CheckpointError(f"{where}: model_args {name}={value} is beyond {limit}")
     return {name: value for name, value in args.items() if name not in _IGNORED_ARGS}
 
 
@@ -163,7 +163,7 @@ def _known_fields(config: dict[str, Any], *, where: str) -> dict[str, Any]:
     for name in own.keys() & _FIELDS.keys():
         wanted, is_right = _FIELDS[name]
         if not is_right(own[name]):
-            raise CheckpointError(f"{where}: {name} must be {wanted}, got {own[name]!r:.80}.")
+            raise CheckpointError(f"{where}: {name} must be {wanted}, got {own[name]!r:.80}")
     return _plain(own)
 
 

@@ -13,13 +13,8 @@ from torch import Tensor
 
 from soapworks.backbones.architectures import TimmModel
 from soapworks.backbones.checkpoint import Checkpoint
-from soapworks.backbones.construction import Size, check_image_size
-from soapworks.backbones.description import (
-    BackboneInfo,
-    architecture_of,
-    describe_model,
-    wanted_size,
-)
+from soapworks.backbones.description import architecture_of, describe_model, wanted_size
+from soapworks.backbones.info import BackboneInfo, Size, check_image_size
 from soapworks.backbones.load_weights import load_weights
 from soapworks.backbones.taps import read_layers
 from soapworks.errors import InputError
@@ -83,7 +78,7 @@ class Backbone(BackboneInfo):
             if patches.shape[1] != rows * columns:
                 raise InputError(
                     f"{self.architecture} makes {patches.shape[1]} patch tokens of an image that "
-                    f"has {rows} x {columns} patches: it is no plain vision transformer."
+                    f"has {rows} x {columns} patches: it is no plain vision transformer"
                 )
             patches = patches.reshape(len(patches), rows, columns, -1)
             return patches.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
@@ -92,28 +87,22 @@ class Backbone(BackboneInfo):
         with self._pass, torch.inference_mode(), self._autocast():
             return read_layers(self.model, batch, names, shape)
 
-    def forward_only(self, images: Tensor | NDArray[np.floating[Any]]) -> Tensor:
-        """Run the bare model to its final norm, for benchmarks; (image, token, channel)."""
-        batch = self._prepare(images)
-        with self._pass, torch.inference_mode(), self._autocast():
-            return self.model.forward_features(batch)
-
     def _prepare(self, images: Tensor | NDArray[np.floating[Any]]) -> Tensor:
         batch = torch.as_tensor(images)
         if batch.ndim != 4 or batch.shape[1] != 3 or not len(batch):
             raise InputError(
-                "Images must have the shape (image, 3, row, column) and be at least one, got "
-                f"{tuple(batch.shape)}."
+                "images must have the shape (image, 3, row, column) and be at least one, got "
+                f"{tuple(batch.shape)}"
             )
         if not batch.is_floating_point():
-            raise InputError(f"Images must be normalised floating point, got {batch.dtype}.")
+            raise InputError(f"images must be normalised floating point, got {batch.dtype}")
         size = (batch.shape[2], batch.shape[3])
         if size != self.image_size:
             check_image_size(size, self.patch_size)
             if not getattr(self.model, "dynamic_img_size", False):
                 raise InputError(
                     f"{self.architecture} was built for images of {self.image_size}, got {size}: "
-                    "build it with this image size."
+                    "build it with this image size"
                 )
         return batch.to(self.device, torch.float32, non_blocking=True)
 
@@ -151,7 +140,7 @@ def build_backbone(
         If the image size, device or precision cannot be used.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"There is no precision {precision!r}; there are {', '.join(PRECISIONS)}.")
+        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
     place = _usable_device(device)
     architecture = architecture_of(checkpoint)
     size = wanted_size(architecture, image_size)
@@ -166,7 +155,7 @@ def _usable_device(name: str | torch.device) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(" .")
-        raise InputError(f"The device {str(name)!r} is not available: {reason}.") from error
+        raise InputError(f"the device {str(name)!r} is not available: {reason}") from error
     if device.type == "meta":
-        raise InputError("The device 'meta' holds no numbers: use cpu or cuda.")
+        raise InputError("the device 'meta' holds no numbers: use cpu or cuda")
     return device

@@ -12,24 +12,28 @@ from soapworks.backbones.architectures import (
     read_config,
     resolve_architecture,
 )
-from soapworks.backbones.remote_files import find_remote, local_file, remote_facts
-from soapworks.backbones.sources import (
+from soapworks.backbones.files.names import (
     CONFIG_NAME,
     WEIGHTS_NAMES,
+    check_weights_suffix,
+    has_weights_suffix,
+)
+from soapworks.backbones.files.reading import read_weights_file
+from soapworks.backbones.files.remote_files import find_remote, fingerprint_of, local_file
+from soapworks.backbones.files.sources import (
     find_file,
     find_folder_files,
     find_on_hub,
     find_pretrained,
     zoo_folder,
 )
-from soapworks.backbones.weight_files import SUFFIXES, has_weights_suffix, read_weights_file
 from soapworks.errors import CheckpointError, InputError
 from soapworks.remote import is_url
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from soapworks.backbones.unwrapping import Unwrapped
+    from soapworks.backbones.files.unwrapping import Unwrapped
 
 Fingerprint = tuple[tuple[Any, ...], ...]
 
@@ -83,23 +87,12 @@ class Checkpoint:
         Behind a URL: the URL, the size and what the storage says of the version (ETag, time). While
         it stays the same the digest need not be computed again.
         """
-        prints: list[tuple[Any, ...]] = []
-        for name in (self.source, self.config_source):
-            if name is not None and is_url(name):
-                prints.append(tuple(remote_facts(name)))
-            elif name is not None:
-                path = Path(name).resolve()
-                try:
-                    stat = path.stat()
-                except OSError as error:
-                    raise CheckpointError(f"{path} is gone: {error.strerror}.") from error
-                prints.append(
-                    (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-                )
-        return tuple(prints)
+        names = [self.source, self.config_source]
+        real = [n if is_url(n) else str(Path(n).resolve()) for n in names if n is not None]
+        return tuple(tuple(fingerprint_of(name)) for name in real)
 
     def _read(self) -> "Unwrapped":
-        from soapworks.backbones.unwrapping import unwrap
+        from soapworks.backbones.files.unwrapping import unwrap
 
         path = local_file(self.source)
         try:
@@ -145,7 +138,7 @@ def open_checkpoint(
     if std is not None:
         pretrained_cfg["std"] = _three_numbers("std", std)
         if min(pretrained_cfg["std"]) <= 0:
-            raise InputError(f"std must be positive, got {tuple(std)}.")
+            raise InputError(f"std must be positive, got {tuple(std)}")
     return Checkpoint(
         identifier=identifier,
         architecture=found.name,
@@ -182,7 +175,7 @@ def _pretrained(name: str, architecture: str | None) -> Architecture:
     found = resolve_architecture(name)
     if architecture is not None and resolve_architecture(architecture).name != found.name:
         raise CheckpointError(
-            f"{name} is a timm name and brings its own architecture: leave {architecture!r} out."
+            f"{name} is a timm name and brings its own architecture: leave {architecture!r} out"
         )
     return found
 
@@ -192,11 +185,7 @@ def _pretrained_file(name: str) -> tuple[Path, None]:
 
 
 def _file(path: Path, architecture: str | None) -> tuple[Architecture, Path, None]:
-    if not has_weights_suffix(path):
-        raise CheckpointError(
-            f"{path} has no suffix of a weights file ({', '.join(SUFFIXES)}): rename it to what it "
-            "is, or name the right file."
-        )
+    check_weights_suffix(path)
     if architecture is None:
         raise CheckpointError(_nameless(path))
     return resolve_architecture(architecture), path, None
@@ -216,14 +205,14 @@ def _behind_url(url: str, architecture: str | None) -> Found:
 def _nameless(weights: object) -> str:
     return (
         f"{weights} holds weights only: pass the timm model that they are for, e.g. "
-        "--architecture vit_base_patch16_224."
+        "--architecture vit_base_patch16_224"
     )
 
 
 def _without_config(folder: object) -> str:
     return (
         f"{folder} has no {CONFIG_NAME} that names the architecture: add one in timm's form, "
-        "or pass --architecture."
+        "or pass --architecture"
     )
 
 
@@ -252,14 +241,14 @@ def _unknown(identifier: str, is_bare: bool) -> str:
         try:
             resolve_architecture(identifier)
         except CheckpointError as error:
-            return f"There is no file, folder or timm model {identifier!r}: {error}"
+            return f"there is no file, folder or timm model {identifier!r}: {error}"
     return (
-        f"There is no file or folder {identifier!r}: for a repository on the Hugging Face hub "
-        f"write hf-hub:{identifier}; code from torch.hub is never run."
+        f"there is no file or folder {identifier!r}: for a repository on the Hugging Face hub "
+        f"write hf-hub:{identifier}; code from torch.hub is never run"
     )
 
 
 def _three_numbers(name: str, values: Sequence[float]) -> list[float]:
     if len(values) != 3:
-        raise InputError(f"{name} must be three numbers (red, green, blue), got {tuple(values)}.")
+        raise InputError(f"{name} must be three numbers (red, green, blue), got {tuple(values)}")
     return [float(value) for value in values]

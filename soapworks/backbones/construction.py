@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from soapworks.backbones.architectures import Architecture, TimmModel
-from soapworks.errors import CheckpointError, InputError
-
-Size = tuple[int, int]
+from soapworks.backbones.info import Size, as_size, check_image_size
+from soapworks.errors import CheckpointError
 
 
 def construct(architecture: Architecture, image_size: Size, *, device: str = "meta") -> TimmModel:
@@ -43,7 +42,7 @@ def construct(architecture: Architecture, image_size: Size, *, device: str = "me
         given = str(architecture.model_args or "defaults")[:300]
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(
-            f"timm cannot build {architecture.name} with {given}: {reason.rstrip('.')}."
+            f"timm cannot build {architecture.name} with {given}: {reason.rstrip('.')}"
         ) from error
     check_image_size(image_size, patch_size_of(model))
     _drop_pooling(model)
@@ -56,26 +55,6 @@ def default_image_size(architecture: Architecture) -> Size:
     if size is None:
         size = architecture.pretrained_cfg.get("input_size", (3, 224, 224))[-2:]
     return as_size(size)
-
-
-def as_size(size: Any) -> Size:
-    """(height, width) from one number or two, or InputError."""
-    pair = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise InputError(f"An image size is one or two positive whole numbers, got {size!r:.80}.")
-    return pair
-
-
-def check_image_size(image_size: Size, patch_size: Size) -> None:
-    """Raise InputError with the nearest valid sizes unless patches tile the image."""
-    for side, patch in zip(image_size, patch_size, strict=True):
-        if side % patch:
-            below = side // patch * patch
-            nearest = [str(size) for size in (below, below + patch) if size]
-            raise InputError(
-                f"Image size {side} is not a multiple of the patch size {patch}: the nearest "
-                f"that {'are' if len(nearest) == 2 else 'is'} {' and '.join(nearest)}."
-            )
 
 
 def patch_size_of(model: TimmModel) -> Size:

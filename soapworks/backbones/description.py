@@ -1,74 +1,16 @@
 """What a backbone looks like, known without its weights."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from soapworks.backbones.architectures import Architecture, TimmModel, resolve_architecture
-from soapworks.backbones.construction import (
-    Size,
-    as_size,
-    construct,
-    default_image_size,
-    patch_size_of,
-)
-from soapworks.backbones.layers import list_layers, resolve_layers, summarise_layers
-from soapworks.errors import LayerError
+from soapworks.backbones.construction import construct, default_image_size, patch_size_of
+from soapworks.backbones.info import BackboneInfo, Size, as_size
+from soapworks.backbones.layers import list_layers
 from soapworks.synthesis.images import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from soapworks.backbones.checkpoint import Checkpoint
-
-Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class BackboneInfo:
-    """Shapes and layers of a backbone at one image size."""
-
-    architecture: str
-    """timm's name without the tag of its weights."""
-    patch_size: Size
-    """(height, width) in pixels."""
-    image_size: Size
-    """(height, width) in pixels."""
-    n_prefix_tokens: int
-    """Class and register tokens in front of the patch tokens."""
-    mean: Triple
-    """Subtracted from images in [0, 1], per channel (red, green, blue)."""
-    std: Triple
-    """Divides images after the mean is subtracted."""
-    depth: int
-    """Number of transformer blocks."""
-    n_parameters: int
-    """Parameters of the backbone, without classifier and pooling."""
-    layer_channels: Mapping[str, int]
-    """Number of channels of every layer, in forward order."""
-    pretrained_cfg: Mapping[str, Any]
-    """timm's configuration: also interpolation, crop_pct, crop_mode."""
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patch tokens."""
-        height, width = self.patch_size
-        return self.image_size[0] // height, self.image_size[1] // width
-
-    @property
-    def known_layers(self) -> tuple[str, ...]:
-        """Every layer that can be read, in forward order."""
-        return tuple(self.layer_channels)
-
-    def n_channels(self, layer: str) -> int:
-        """Number of channels of a layer; LayerError if there is no such layer."""
-        if layer not in self.layer_channels:
-            raise LayerError(
-                f"There is no layer {layer!r}; {summarise_layers(self.layer_channels)}."
-            )
-        return self.layer_channels[layer]
-
-    def resolve_layers(self, layers: str | Iterable[str]) -> tuple[str, ...]:
-        """Layers asked for, in forward order: ``"all"``, ``"norm,blocks.5"`` or a list."""
-        return resolve_layers(layers, self.layer_channels)
 
 
 def describe_architecture(
@@ -134,7 +76,6 @@ def describe_model(model: TimmModel, architecture: Architecture, image_size: Siz
         n_prefix_tokens=model.num_prefix_tokens,
         mean=(red, green, blue),
         std=(red_std, green_std, blue_std),
-        depth=len(model.blocks),
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         layer_channels=list_layers(model),
         pretrained_cfg=architecture.pretrained_cfg,

@@ -37,7 +37,7 @@ def weights_digest(state_dict: "Mapping[str, Tensor]") -> str:
     for name in sorted(state_dict):
         tensor = state_dict[name]
         if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
-            raise InputError(f"The digest of weights needs dense tensors, but {name!r} is not one.")
+            raise InputError(f"the digest of weights needs dense tensors, but {name!r} is not one")
         # Lengths go in front so that no two different mappings feed the same bytes to the hash.
         head = f"{len(name)}:{name}:{tensor.dtype}:{tuple(tensor.shape)}:"
         digest.update(head.encode("utf-8", "surrogatepass"))

@@ -18,7 +18,22 @@ from soapworks.backbones.architectures import TimmModel
 from soapworks.errors import LayerError
 
 ATTENTION_PARTS = ("q", "k", "v", "kqv")
-_BLOCK = re.compile(r"blocks\.\d+")
+LAYER = re.compile(
+    r"(?P<norm>norm)|blocks\.(?P<block>\d+)(?P<tap>\.mlp|\.attn\.(?P<part>q|k|v|kqv))?"
+)
+"""The grammar of layers' names."""
+
+
+def is_block(layer: str) -> bool:
+    """Return whether a layer is the output of a block.
+
+    Examples
+    --------
+    >>> [is_block(layer) for layer in ("blocks.3", "blocks.3.mlp", "norm")]
+    [True, False, False]
+    """
+    match = LAYER.fullmatch(layer)
+    return bool(match and match["block"] and not match["tap"])
 
 
 def list_layers(model: TimmModel) -> dict[str, int]:
@@ -59,13 +74,13 @@ def resolve_layers(wanted: str | Iterable[str], known: Mapping[str, int]) -> tup
     chosen: set[str] = set()
     for name in names:
         if name == "all":
-            chosen |= {layer for layer in known if _BLOCK.fullmatch(layer) or layer == "norm"}
+            chosen |= {layer for layer in known if is_block(layer) or layer == "norm"}
         elif name in known:
             chosen.add(name)
         else:
-            raise LayerError(f"There is no layer {name!r}; {summarise_layers(known)}.")
+            raise LayerError(f"there is no layer {name!r}; {summarise_layers(known)}")
     if not chosen:
-        raise LayerError(f"No layer is named; {summarise_layers(known)}.")
+        raise LayerError(f"no layer is named; {summarise_layers(known)}")
     return tuple(layer for layer in known if layer in chosen)
 
 
@@ -73,8 +88,8 @@ def summarise_layers(known: Mapping[str, int]) -> str:
     """List the known layers in one short phrase, with a range for the number of the block."""
     indices: dict[str, list[int]] = {}
     for layer in known:
-        if match := re.fullmatch(r"blocks\.(\d+)(.*)", layer):
-            indices.setdefault(match[2], []).append(int(match[1]))
+        if (match := LAYER.fullmatch(layer)) and not match["norm"]:
+            indices.setdefault(match["tap"] or "", []).append(int(match["block"]))
     blocks = indices.get("", [0])
     suffixes = [suffix for suffix in indices if suffix]
     parts = [f"blocks.{blocks[0]} to blocks.{blocks[-1]}", *(["norm"] if "norm" in known else [])]

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from soapworks.backbones.architectures import Architecture, TimmModel
 from soapworks.backbones.construction import (
-    Size,
     construct,
     default_image_size,
     has_final_norm,
     patch_size_of,
 )
+from soapworks.backbones.info import Size
 from soapworks.errors import CheckpointError
 
 IGNORED = {
@@ -59,7 +59,7 @@ def load_weights(
     """
     model = construct(architecture, image_size)
     _note_trained_size(model, architecture, tensors)
-    what = f"The weights of {where} do not fit {architecture.name}"
+    what = f"the weights of {where} do not fit {architecture.name}"
     try:
         # timm's conversion changes the mapping it is given, may print, and warns of its own code.
         with redirect_stdout(io.StringIO()), torch.no_grad(), warnings.catch_warnings():
@@ -68,7 +68,7 @@ def load_weights(
     except _MISFITS as error:
         # The names and shapes say more than the place where timm stumbled over them.
         _compare(model, _select(model, tensors), what, tensors)
-        raise CheckpointError(f"{what} ({error}){_guess(tensors)}.") from error
+        raise CheckpointError(f"{what} ({error}){_guess(tensors)}") from error
     fitting = _select(model, converted)
     _compare(model, fitting, what, tensors)
     if any(buffer.is_meta for buffer in model.buffers()):
@@ -148,7 +148,7 @@ def _compare(
         if names
     ]
     if problems:
-        raise CheckpointError(f"{what}: {'; '.join(problems)}{_guess(tensors)}.")
+        raise CheckpointError(f"{what}: {'; '.join(problems)}{_guess(tensors)}")
 
 
 def _shorten(names: list[str], n_shown: int = 4) -> str:

@@ -52,7 +52,7 @@ def read_layers(
     with _hooked(model, layers, keep), suppress(_DeepestReached):
         model.forward_features(images)
     if absent := [layer for layer in layers if layer not in kept]:
-        raise LayerError(f"The model's forward pass does not go through {', '.join(absent)}.")
+        raise LayerError(f"the model's forward pass does not go through {', '.join(absent)}")
     return {layer: kept[layer] for layer in layers}
 
 

@@ -5,19 +5,17 @@ timm itself is not needed.
 """
 
 import copy
-import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from soapworks.backbones.layers import LAYER
 from soapworks.errors import HeadError, LayerError
 from soapworks.heads.head import SoapHead
 
 _Backbone = TypeVar("_Backbone", bound=nn.Module)
-
-_LAYER = re.compile(r"norm|blocks\.(?P<block>\d+)(\.(?P<mlp>mlp)|\.attn\.(?P<part>q|k|v|kqv))?")
 
 #: Thirds of a fused projection's output (queries, keys, values), in the order of each layer's name.
 _THIRDS = {"q": (0,), "k": (1,), "v": (2,), "kqv": (1, 0, 2)}
@@ -144,7 +142,7 @@ class _Place:
 
 
 def _find_place(backbone: nn.Module, layer: str) -> _Place:
-    match = _LAYER.fullmatch(layer)
+    match = LAYER.fullmatch(layer)
     blocks = getattr(backbone, "blocks", None)
     if match is None or not isinstance(blocks, nn.Sequential | nn.ModuleList):
         raise LayerError(_no_layer(backbone, layer))
@@ -167,7 +165,7 @@ def _find_place(backbone: nn.Module, layer: str) -> _Place:
     block = blocks[index]
     if match["part"]:
         return _find_projection(backbone, getattr(block, "attn", None), layer, match["part"])
-    module = getattr(block, "mlp", None) if match["mlp"] else block
+    module = getattr(block, "mlp", None) if match["tap"] else block
     # A child of a Sequential would be run as one of its steps besides.
     if not isinstance(module, nn.Module) or isinstance(module, nn.Sequential | nn.ModuleList):
         raise LayerError(_no_layer(backbone, layer))

@@ -12,8 +12,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from soapworks.fingerprints import disk_fingerprint
 from soapworks.images.formats import IMAGE_SUFFIXES, suffix_of
-from soapworks.walking import Entry, fingerprint_of
+from soapworks.walking import Entry
 
 _MOST_SUFFIXES_NAMED = 5
 
@@ -77,7 +78,7 @@ class Findings:
             return
         facts = target.stat()
         if stat.S_ISREG(facts.st_mode):
-            self.files.append(ImageFile(path, facts.st_size, fingerprint_of(facts)))
+            self.files.append(ImageFile(path, facts.st_size, disk_fingerprint(facts)))
         elif not stat.S_ISDIR(facts.st_mode):
             self._refuse(path, "not a regular file")
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from zarr.abc.store import Store as ZarrStore
 
 from soapworks.errors import InputError
-from soapworks.remote import OPTIONS, set_up
+from soapworks.remote import OPTIONS, check_url, set_up
 from soapworks.storage_schemas.layout.names import safe_path
 from soapworks.storage_schemas.locations.disk import Disk
 from soapworks.storage_schemas.locations.failures import translate_errors
@@ -85,14 +85,7 @@ class Location:
             return cls(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
         if protocol in ("file", "local"):
             return cls(os.path.abspath("/" + rest.lstrip("/")))  # noqa: PTH100
-        authority = rest.partition("/")[0]
-        if ":" in authority.rpartition("@")[0]:
-            raise InputError(
-                f"The {protocol}:// address holds a password: put credentials into the usual "
-                "settings (for S3: AWS_ACCESS_KEY_ID, AWS_PROFILE) instead."
-            )
-        if ".." in rest.split("/"):
-            raise InputError(f"{text!r} is refused: give the address without '..'.")
+        check_url(text)
         return cls(f"{protocol}://{rest.strip('/')}")
 
     @property

@@ -119,11 +119,11 @@ class ClusterNetwork:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return self.plan.identity.grid(self.plan.preprocessing.size)
+        return self.plan.identity.grid_at(self.plan.preprocessing.size)
 
     def n_channels(self, layer: str) -> int:
         """Return the number of channels of a layer."""
-        return self.plan.identity.channels[layer]
+        return self.plan.identity.n_channels(layer)
 
     def do_blocks(
         self,

@@ -144,7 +144,7 @@ def _products(plan: CheckpointPlan, missing: Missing) -> tuple[Counter[str], Cou
     products: Counter[str] = Counter()
     n_bytes: Counter[str] = Counter()
     for layer in plan.layers:
-        channels = plan.identity.channels[layer.subject.layer]
+        channels = plan.identity.n_channels(layer.subject.layer)
         sizes = {
             "features": [
                 _image_bytes(plan, f) * f.input.n_images for f in layer.features if f in missing
@@ -189,7 +189,7 @@ def _work_bytes(plan: CheckpointPlan, missing: Missing) -> int:
     first: Counter[RealInput | SyntheticInput] = Counter()
     second: Counter[RealInput | SyntheticInput] = Counter()
     for layer in plan.layers:
-        moments = _moments_bytes(plan.identity.channels[layer.subject.layer])
+        moments = _moments_bytes(plan.identity.n_channels(layer.subject.layer))
         for f, m in zip(layer.real, layer.moments, strict=True):
             first[f.input] += missing.streams(m) * n_blocks(f) * (moments + WORK_FILES_BYTES)
         for f, r in zip(layer.features, layer.responses, strict=True):
@@ -202,7 +202,7 @@ def _pass_memory(plan: CheckpointPlan, missing: Missing) -> int:
     """Return the bytes of weights, blocks and components held while images pass."""
     held = 4 * plan.identity.n_parameters
     for layer in plan.layers:
-        channels = plan.identity.channels[layer.subject.layer]
+        channels = plan.identity.n_channels(layer.subject.layer)
         wanted = [f for f in layer.features if f.key in missing.features]
         if wanted:
             images = min(wanted[0].block_images, max(f.input.n_images for f in wanted))
@@ -246,8 +246,8 @@ def _counts_bytes(plan: CheckpointPlan, recipe: FeaturesRecipe) -> int:
 
 
 def _positions(plan: CheckpointPlan, recipe: FeaturesRecipe) -> int:
-    rows, columns = plan.identity.grid(plan.preprocessing.size)
-    return rows * columns * plan.identity.channels[recipe.subject.layer]
+    rows, columns = plan.identity.grid_at(plan.preprocessing.size)
+    return rows * columns * plan.identity.n_channels(recipe.subject.layer)
 
 
 def _moments_bytes(channels: int) -> int:

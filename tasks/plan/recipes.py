@@ -120,7 +120,7 @@ def plan_checkpoint(
         An image size that the patch size does not divide, an unknown synthetic spec, mu or
         components beyond the number of channels.
     """
-    side = identity.input_size(settings.image_size)
+    side = identity.input_side(settings.image_size)
     preprocessing = preprocessing_for(
         settings.preprocessing,
         size=side,
@@ -136,7 +136,7 @@ def plan_checkpoint(
                 weights=identity.digest,
                 layer=layer,
             ),
-            identity.channels[layer],
+            identity.n_channels(layer),
             inputs=[
                 *_real_inputs(manifest, preprocessing),
                 *_synthetic_inputs(settings),
@@ -145,7 +145,7 @@ def plan_checkpoint(
             preprocessing=preprocessing,
             settings=settings,
         )
-        for layer in identity.layers(settings.layers)
+        for layer in identity.resolve_layers(settings.layers)
     )
     return CheckpointPlan(identity, manifest, preprocessing, settings, layers)
 

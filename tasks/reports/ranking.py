@@ -1,10 +1,11 @@
 """What is asked of a leaderboard: which rows, in which order."""
 
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import pandas as pd
+
+from soapworks.backbones.layers import LAYER
 
 ORDERS = {
     "model": "models by their highest SI, layers from the first to the last",
@@ -110,9 +111,11 @@ def matrix(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def layer_order(layer: str) -> tuple[int, int, str]:
     """Return what sorts layers from the first to the last: ``blocks.2`` before ``blocks.10``."""
-    found = re.fullmatch(r"blocks\.(\d+)(.*)", layer)
+    found = LAYER.fullmatch(layer)
     # Branches of a block come before its sum.
-    return (0, int(found[1]), found[2] or "~") if found else (1, 0, layer)
+    if found and found["block"]:
+        return (0, int(found["block"]), found["tap"] or "~")
+    return (1, 0, layer)
 
 
 def _of_one(rows: pd.DataFrame, *, order: str, best: bool, top: int | None) -> pd.DataFrame:

@@ -15,24 +15,22 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from soapworks.backbones.files.names import (
+    CONFIG_NAME,
+    INDEX_NAMES,
+    WEIGHTS_NAMES,
+    has_weights_suffix,
+)
 from soapworks.errors import InputError, SoapworksError, UnreachableError
 from soapworks.remote import RemoteError, in_short
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch.rules import CheckpointFile
 from soapworks.walking import walk
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
-WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""Suffixes of weights files and their names in folders, the preferred one first: the same as in
-``soapworks.backbones``, which imports torch."""
-
 MARKER = ".done"
 """Suffix of a marker's name."""
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".swp", "~")
-_IN_SHARDS = tuple(f"{name}.index.json" for name in WEIGHTS_NAMES)
-CONFIG_NAME = "config.json"
-"""The configuration in such a folder."""
 
 Files = Mapping[str, tuple[int, str]]
 """Path below the folder -> bytes and fingerprint."""
@@ -75,7 +73,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
     whole = {
         path.rpartition("/")[0]
         for path in visible
-        if "/" in path and path.rpartition("/")[2] in (*WEIGHTS_NAMES, *_IN_SHARDS)
+        if "/" in path and path.rpartition("/")[2] in (*WEIGHTS_NAMES, *INDEX_NAMES)
     }
     found = []
     for folder in whole:
@@ -83,7 +81,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
             continue
         weights = next(
             path
-            for name in (*WEIGHTS_NAMES, *_IN_SHARDS)
+            for name in (*WEIGHTS_NAMES, *INDEX_NAMES)
             if (path := f"{folder}/{name}") in visible
         )
         facts = visible[weights]
@@ -92,7 +90,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
         found.append((folder, facts[0], f"{facts[1]} {CONFIG_NAME}={config[1]}"))
     for path, (n_bytes, fingerprint) in visible.items():
         inside = any(path.startswith(f"{folder}/") for folder in whole)
-        if not inside and path.lower().endswith(SUFFIXES):
+        if not inside and has_weights_suffix(path):
             found.append((path, n_bytes, fingerprint))
     return [
         CheckpointFile(path, fingerprint, n_bytes, visible.get(path + MARKER, (0, ""))[1])

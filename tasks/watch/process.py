@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from soapworks.backbones.files.names import CONFIG_NAME, WEIGHTS_NAMES
 from soapworks.errors import InputError, StoreError
 from soapworks.images.listing import open_folder
 from soapworks.remote import drop_copy, is_url
@@ -22,7 +23,7 @@ from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.inputs.images import known_images
 from soapworks.tasks.maintenance.retention import weights_of
 from soapworks.tasks.plan.models import is_of_one_model
-from soapworks.tasks.watch.listing import CONFIG_NAME, WEIGHTS_NAMES, list_checkpoints
+from soapworks.tasks.watch.listing import list_checkpoints
 from soapworks.tasks.watch.rules import (
     CheckpointFile,
     CheckpointState,

@@ -186,7 +186,7 @@ def _read_store(folder: Path, address: str) -> None:
         if product.kind == "images":
             Manifest.from_files(product.read(IMAGES_TABLE), product.read(UNREADABLE_TABLE))
         elif product.kind == "checkpoints":
-            read_identity(product).layers("all")
+            read_identity(product).resolve_layers("all")
         elif product.kind in ("scores", "heads"):
             columns = SCORES if product.kind == "scores" else HEAD_SCORES
             read_scores(product.read(SCORES_TABLE), columns)

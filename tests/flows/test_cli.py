@@ -75,7 +75,7 @@ def test_folder_of_text_files(capsys, checkpoint, tmp_path: Path) -> None:
     ("arguments", "status", "words"),
     [
         (["--layers", "blocks.7"], 1, "blocks.0"),
-        (["--image-size", "36"], 1, "32 and 40"),
+        (["--image-size", "36"], 1, "32 or 40"),
         (["--mu", "many"], 2, "threshold"),
         (["--mu", "-1"], 2, "0 or more"),
         (["--precision", "float8"], 2, "bfloat16"),

@@ -19,7 +19,7 @@ from soapworks.backbones import (
     open_checkpoint,
     weights_digest,
 )
-from soapworks.backbones import sources as sources_module
+from soapworks.backbones.files import sources as sources_module
 from soapworks.errors import CheckpointError, InputError
 from tests.soapworks.backbones.conftest import SMALL, plain_model
 

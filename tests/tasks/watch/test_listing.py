@@ -7,11 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from soapworks.backbones.sources import WEIGHTS_NAMES
-from soapworks.backbones.weight_files import SUFFIXES
 from soapworks.errors import InputError, UnreachableError
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.tasks.watch import listing
 from soapworks.tasks.watch.listing import checkpoints_among, list_checkpoints
 
 
@@ -22,11 +19,6 @@ def paths(*names: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Location:
     return Location.parse(tmp_path)
-
-
-def test_the_names_are_those_that_can_be_read() -> None:
-    assert listing.SUFFIXES == SUFFIXES
-    assert listing.WEIGHTS_NAMES == WEIGHTS_NAMES
 
 
 def test_weights_files_at_any_depth() -> None:

@@ -5,12 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from soapworks.backbones.sources import choose_weights
-from soapworks.backbones.weight_files import has_weights_suffix
+from soapworks.backbones.files.names import choose_weights, has_weights_suffix, list_weights
 from soapworks.errors import CheckpointError
 from soapworks.remote import RemoteError, facts_of, is_url, local_copy, names_in
-
-__all__ = ["find_remote", "local_file", "remote_facts"]
 
 
 def find_remote(url: str) -> tuple[str, str | None]:
@@ -27,30 +24,30 @@ def find_remote(url: str) -> tuple[str, str | None]:
         Where nothing of the kind is there; the message says what is. Or the storage cannot be read.
     """
     url = url.rstrip("/")
-    with _told(url):
+    with _translate_errors(url):
         if has_weights_suffix(url):
             if facts_of(url) is None:
-                raise CheckpointError(f"There is no checkpoint {url}: {_beside(url)}.")
+                raise CheckpointError(f"there is no checkpoint {url}: {_beside(url)}")
             return url, None
         names = names_in(url)
         if not names:
-            raise CheckpointError(f"There is no checkpoint {url}: {_beside(url)}.")
+            raise CheckpointError(f"there is no checkpoint {url}: {_beside(url)}")
         weights, config = choose_weights(names, url)
         return f"{url}/{weights}", f"{url}/{config}" if config else None
 
 
-def remote_facts(url: str) -> list[Any]:
-    """Return [url, bytes, marks of the version] of a file.
+def fingerprint_of(address: str) -> list[Any]:
+    """Return the fingerprint of a file by path or URL, see ``soapworks.remote.facts_of``.
 
     Raises
     ------
     CheckpointError
-        Where it is gone or the storage cannot be read.
+        If it is gone or the storage cannot be read.
     """
-    with _told(url):
-        facts = facts_of(url)
+    with _translate_errors(address):
+        facts = facts_of(address)
     if facts is None:
-        raise CheckpointError(f"{url} is gone.")
+        raise CheckpointError(f"{address} is gone")
     return facts
 
 
@@ -64,31 +61,26 @@ def local_file(source: str) -> Path:
     """
     if not is_url(source):
         return Path(source)
-    with _told(source):
+    with _translate_errors(source):
         try:
             return local_copy(source)
         except FileNotFoundError as error:
-            raise CheckpointError(f"{source} is gone.") from error
+            raise CheckpointError(f"{source} is gone") from error
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
+def _translate_errors(url: str) -> Iterator[None]:
     try:
         yield
     except RemoteError as error:
         raise CheckpointError(
-            f"{url} cannot be read ({error}): check the address, the network and the credentials."
+            f"{url} cannot be read ({error}): check the address, the network and the credentials"
         ) from error
 
 
 def _beside(url: str) -> str:
-    """Say which weights files are near a missing one."""
+    """Return which weights files are near a missing one, in words."""
     folder = url.rpartition("/")[0]
     if folder.endswith("/"):  # the name was a bucket's
         return "nothing is in it"
-    near = [name for name in names_in(folder) if has_weights_suffix(name)][:8]
-    return (
-        f"the weights files in {folder} are {', '.join(near)}"
-        if near
-        else f"{folder} holds no weights files"
-    )
+    return list_weights(names_in(folder), folder)

@@ -15,12 +15,14 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
-from soapworks.backbones.weight_files import SUFFIXES, has_weights_suffix
+from soapworks.backbones.files.names import (
+    CONFIG_NAME,
+    WEIGHTS_NAMES,
+    choose_weights,
+    has_weights_suffix,
+    list_weights,
+)
 from soapworks.errors import CheckpointError
-
-CONFIG_NAME = "config.json"
-WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights in folders and on the hub, the preferred one first."""
 
 
 def find_file(path: Path) -> Path:
@@ -28,16 +30,10 @@ def find_file(path: Path) -> Path:
     if path.is_file():
         return path
     folder = path.parent
+    there = f"there is no folder {folder}"
     if folder.is_dir():
-        near = sorted(p.name for p in folder.iterdir() if has_weights_suffix(p))[:8]
-        there = (
-            f"the weights files in {folder} are {', '.join(near)}"
-            if near
-            else (f"{folder} holds no weights files")
-        )
-    else:
-        there = f"there is no folder {folder}"
-    raise CheckpointError(f"There is no checkpoint {path}: {there}.")
+        there = list_weights([p.name for p in folder.iterdir()], folder)
+    raise CheckpointError(f"there is no checkpoint {path}: {there}")
 
 
 def find_folder_files(folder: Path) -> tuple[Path, Path | None]:
@@ -53,47 +49,13 @@ def find_folder_files(folder: Path) -> tuple[Path, Path | None]:
     return folder / weights, folder / config if config else None
 
 
-def choose_weights(names: Sequence[str], folder: str) -> tuple[str, str | None]:
-    """Return which of a folder's files are its weights and its configuration, if it has one.
-
-    Parameters
-    ----------
-    names
-        Names of the files in it, sorted.
-    folder
-        What to call the folder in messages.
-
-    Raises
-    ------
-    CheckpointError
-        If there are no weights or several that could be meant.
-    """
-    config = CONFIG_NAME if CONFIG_NAME in names else None
-    for name in WEIGHTS_NAMES:
-        if name in names:
-            return name, config
-    if "model.safetensors.index.json" in names:
-        raise CheckpointError(
-            f"The weights in {folder} are split into shards, which are not read: save them as one "
-            "model.safetensors."
-        )
-    others = [name for name in names if has_weights_suffix(name)]
-    if len(others) != 1:
-        what = ", ".join(others[:8]) if others else "none"
-        raise CheckpointError(
-            f"{folder} must hold one weights file ({' or '.join(WEIGHTS_NAMES)}; suffixes "
-            f"{', '.join(SUFFIXES)}), found: {what}; name the file itself."
-        )
-    return others[0], config
-
-
 def zoo_folder(name: str) -> Path:
     """Return the folder of a model that ships with the package (``zoo:NAME``)."""
     zoo = Path(str(files("soapworks.zoo")))
     names = sorted(p.parent.name for p in zoo.glob(f"*/{CONFIG_NAME}"))
     if name not in names:
         known = ", ".join(f"zoo:{n}" for n in names) or "none in this installation"
-        raise CheckpointError(f"There is no zoo:{name}; the pocket zoo has: {known}.")
+        raise CheckpointError(f"there is no zoo:{name}; the pocket zoo has: {known}")
     return zoo / name
 
 
@@ -119,7 +81,7 @@ def find_pretrained(config: dict[str, Any], *, name: str) -> Path:
         what = "only in a format that is not read" if url else "no pretrained weights"
         raise CheckpointError(
             f"timm has {what} for {name!r}: name a tag that has them (timm.list_pretrained()), or "
-            f"pass a weights file with --architecture {name.partition('.')[0]}."
+            f"pass a weights file with --architecture {name.partition('.')[0]}"
         )
     return _find_by_url(url, name)
 
@@ -156,7 +118,7 @@ def find_on_hub(repository: str, names: Sequence[str], *, name: str) -> Path:
         except Exception as error:
             # The hub's client passes on whatever its transport raises, which differs by version.
             raise _unreachable(name, repository, constants.HF_HUB_CACHE, error) from error
-    raise CheckpointError(f"The repository {repository} on the hub has no {' or '.join(names)}.")
+    raise CheckpointError(f"the repository {repository} on the hub has no {' or '.join(names)}")
 
 
 def _find_by_url(url: str, name: str) -> Path:
@@ -195,7 +157,7 @@ def _no_answer(url: str) -> OSError | None:
 def _unreachable(name: str, origin: str, cache: str, error: Exception) -> CheckpointError:
     reason = shorten(str(error), 160, placeholder=" ...").rstrip(" .")
     return CheckpointError(
-        f"The weights of {name!r} ({origin}) are not in the cache {cache} and could not be "
+        f"the weights of {name!r} ({origin}) are not in the cache {cache} and could not be "
         f"downloaded ({type(error).__name__}: {reason}): try again with a network, or pass a "
-        f"local file of the weights with --architecture {name.rpartition('/')[2]}."
+        f"local file of the weights with --architecture {name.rpartition('/')[2]}"
     )

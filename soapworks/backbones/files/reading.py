@@ -13,18 +13,10 @@ from typing import Any
 
 import torch
 
+from soapworks.backbones.files.names import SAFETENSORS_SUFFIX, check_weights_suffix
 from soapworks.errors import CheckpointError
 
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
-SAFETENSORS_SUFFIX = ".safetensors"
-SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)
-
 _RESAVE = "save the tensors alone, with safetensors or torch.save(model.state_dict(), ...)"
-
-
-def has_weights_suffix(path: Path | str) -> bool:
-    """Whether a file's name ends like a weights file's."""
-    return str(path).lower().endswith(SUFFIXES)
 
 
 def read_weights_file(path: Path) -> Mapping[Any, Any]:
@@ -46,31 +38,27 @@ def read_weights_file(path: Path) -> Mapping[Any, Any]:
     CheckpointError
         If the file is missing, empty, cut short, damaged, of another format, or would run code.
     """
-    if not has_weights_suffix(path):
-        raise CheckpointError(
-            f"{path} has no suffix of a weights file ({', '.join(SUFFIXES)}): rename it to what it "
-            "is, or name the right file."
-        )
+    check_weights_suffix(path)
     try:
         n_bytes = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if n_bytes == 0:
-        raise CheckpointError(f"{path} is empty (0 bytes): download or save it again.")
+        raise CheckpointError(f"{path} is empty (0 bytes): download or save it again")
     found = _recognise(head, n_bytes)
     if str(path).lower().endswith(SAFETENSORS_SUFFIX):
         if found == "torch":
-            raise CheckpointError(f"{path} is a torch file, not safetensors: rename it to .pth.")
+            raise CheckpointError(f"{path} is a torch file, not safetensors: rename it to .pth")
         content = _read_safetensors(path)
     else:
         if found == "safetensors":
-            raise CheckpointError(f"{path} holds safetensors: rename it to .safetensors.")
+            raise CheckpointError(f"{path} holds safetensors: rename it to .safetensors")
         content = _read_torch(path, n_bytes)
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{path} holds a {type(content).__name__}, not names and tensors: {_RESAVE}."
+            f"{path} holds a {type(content).__name__}, not names and tensors: {_RESAVE}"
         )
     return content
 
@@ -108,10 +96,10 @@ def _read_torch(path: Path, n_bytes: int) -> Any:
         if refused:
             raise CheckpointError(
                 f"{path} wants to run code when it is loaded ({refused[1]}), which is refused: if "
-                f"you trust it, load it yourself and {_RESAVE}."
+                f"you trust it, load it yourself and {_RESAVE}"
             ) from error
         if "TorchScript" in text:
-            raise CheckpointError(f"{path} is a TorchScript program: {_RESAVE}.") from error
+            raise CheckpointError(f"{path} is a TorchScript program: {_RESAVE}") from error
         raise _damaged(path, error) from error
 
 
@@ -124,16 +112,16 @@ def _check_archive(path: Path, n_bytes: int) -> None:
         raise _damaged(path, error) from error
     if any(record.filename.endswith(".npy") for record in records):
         raise CheckpointError(
-            f"{path} is a NumPy archive, which is not read: convert it with timm and {_RESAVE}."
+            f"{path} is a NumPy archive, which is not read: convert it with timm and {_RESAVE}"
         )
     if sum(record.file_size for record in records) > n_bytes:
         raise CheckpointError(
-            f"{path} declares more bytes than its {n_bytes} on disk: download or save it again."
+            f"{path} declares more bytes than its {n_bytes} on disk: download or save it again"
         )
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).splitlines() or [""])[0][:120].rstrip(" .") or type(error).__name__
     return CheckpointError(
-        f"{path} is damaged, cut short or no weights file ({reason}): download or save it again."
+        f"{path} is damaged, cut short or no weights file ({reason}): download or save it again"
     )

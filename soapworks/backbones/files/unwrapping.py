@@ -91,7 +91,7 @@ def unwrap(content: Mapping[Any, Any], *, where: str) -> Unwrapped:
         found = ", ".join(sorted(map(repr, content))[:8]) or "nothing"
         raise CheckpointError(
             f"{where} holds no tensors under a known name (found {found}): save the model's "
-            "state_dict, plain or under 'state_dict', 'model' or 'teacher'."
+            "state_dict, plain or under 'state_dict', 'model' or 'teacher'"
         )
     prefix = _prefix(tensors)
     kept = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -143,11 +143,11 @@ def _preference(prefix: str) -> tuple[int, list[int], str]:
 def _check_tensor(name: str, tensor: torch.Tensor, where: str) -> None:
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CheckpointError(
-            f"{where}: tensor {name!r} is sparse or quantized: save the weights as dense tensors."
+            f"{where}: tensor {name!r} is sparse or quantized: save the weights as dense tensors"
         )
     # A stride of 0 lets a few bytes claim any shape; copying it would exhaust memory.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{where}: tensor {name!r} claims shape {tuple(tensor.shape)} but holds only "
-            f"{tensor.untyped_storage().nbytes()} bytes: save it again with .contiguous()."
+            f"{tensor.untyped_storage().nbytes()} bytes: save it again with .contiguous()"
         )
