@@ -58,6 +58,11 @@ class MissingProductError(StoreError, FileNotFoundError):
 class DamagedProductError(StoreError):
     """A product whose bytes are gone or differ from its completion record."""
 
+    @classmethod
+    def of(cls, place: object, reason: str) -> "DamagedProductError":
+        """Return the error for a product, with its cure."""
+        return cls(f"{place} is damaged: {reason}; run soapworks verify --repair")
+
 
 class ResourceError(SoapworksError, RuntimeError):
     """A run that would not fit into disk or memory, refused with both numbers."""

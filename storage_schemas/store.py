@@ -54,7 +54,7 @@ class Store:
         if not 0 < lease_seconds <= MAX_SECONDS:
             raise InputError(
                 f"lease_seconds = {lease_seconds}: give more than 0 and at most "
-                f"{MAX_SECONDS:.0f} seconds."
+                f"{MAX_SECONDS:.0f} seconds"
             )
         self.location = Location.parse(url)
         self.lease_seconds = lease_seconds
@@ -205,7 +205,7 @@ class Store:
         if len(found) > 1:
             names = ", ".join(product.address for product in found[:5])
             raise MissingProductError(
-                f"{digits} stands for {len(found)} products ({names}); give more digits."
+                f"{digits} stands for {len(found)} products ({names}); give more digits"
             )
         if not found:
             raise self._missing(digits)
@@ -275,10 +275,10 @@ class Store:
         known = [f"{a.parent.name}/{a.name}" for a in self.addresses()]
         if not known:
             return MissingProductError(
-                f"No product {wanted!r}: the store {self.location} is empty; run soapworks score."
+                f"no product {wanted!r}: the store {self.location} is empty; run soapworks score"
             )
         near = difflib.get_close_matches(wanted, known, 3, 0.4) or known[:3]
         return MissingProductError(
-            f"No product {wanted!r} in {self.location}, which has {len(known)} "
-            f"({', '.join(near)}, ...); run soapworks ls to see them."
+            f"no product {wanted!r} in {self.location}, which has {len(known)} "
+            f"({', '.join(near)}, ...); run soapworks ls to see them"
         )

@@ -133,7 +133,7 @@ def create_array(
     if len(shape) != len(spec.dims) or dtype not in spec.dtypes:
         raise InputError(
             f"{kind}/{name} is declared as {spec.dims} of {' or '.join(spec.dtypes)}; "
-            f"got shape {shape} of {dtype}."
+            f"got shape {shape} of {dtype}"
         )
     chunks = tuple(max(1, n) for n in shape)
     shards = None
@@ -168,7 +168,7 @@ def write_arrays(group: zarr.Group, kind: str, arrays: Mapping[str, Any]) -> Non
     """
     declared = {spec.name for spec in ARRAYS[kind]}
     if set(arrays) != declared:
-        raise InputError(f"{kind} holds {sorted(declared)}; got {sorted(arrays)}.")
+        raise InputError(f"{kind} holds {sorted(declared)}; got {sorted(arrays)}")
     for name, values in arrays.items():
         values = np.asarray(values)
         create_array(group, kind, name, values.shape, values.dtype.name)[...] = values
@@ -209,13 +209,11 @@ class StoredArray:
         except (SoapworksError, MemoryError):
             raise
         except Exception as error:  # whatever a decoder says of bytes that are not its own
-            reason = " ".join(str(error).split()).rstrip(".")
+            reason = str(error)
             if "checksum" in reason:
                 reason = "a chunk's checksum differs"
-            raise DamagedProductError(
-                f"{_place(self._array)} is damaged: the array {self._array.name.strip('/')!r} "
-                f"cannot be read ({reason}); run soapworks verify --repair."
-            ) from error
+            name = self._array.name.strip("/")
+            raise _unreadable(self._array, name, reason) from error
 
 
 def open_array(group: zarr.Group, kind: str, name: str) -> StoredArray:
@@ -232,27 +230,22 @@ def open_array(group: zarr.Group, kind: str, name: str) -> StoredArray:
     except (SoapworksError, MemoryError):
         raise
     except Exception as error:  # whatever zarr says of metadata that are none
-        raise _unreadable(group, name, error) from error
+        raise _unreadable(group, name, str(error)) from error
     if not isinstance(array, zarr.Array):
-        raise DamagedProductError(
-            f"{_place(group)} is damaged: it has no array {name!r}; run soapworks verify --repair."
-        )
+        raise DamagedProductError.of(_place(group), f"it has no array {name!r}")
     dims = tuple(array.metadata.dimension_names or ())  # type: ignore[union-attr]
     if dims != spec.dims or array.dtype.name not in spec.dtypes:
-        raise DamagedProductError(
-            f"{_place(array)} is damaged: {name} has dimensions {dims} of {array.dtype.name} where "
-            f"the format has {spec.dims} of {' or '.join(spec.dtypes)}; run soapworks verify "
-            "--repair."
+        raise DamagedProductError.of(
+            _place(array),
+            f"{name} has dimensions {dims} of {array.dtype.name} where the format has {spec.dims} "
+            f"of {' or '.join(spec.dtypes)}",
         )
     return StoredArray(array)
 
 
-def _unreadable(node: zarr.Group | zarr.Array, name: str, error: Exception) -> DamagedProductError:
-    reason = " ".join(str(error).split())[:200].rstrip(".")
-    return DamagedProductError(
-        f"{_place(node)} is damaged: the array {name!r} cannot be read ({reason}); "
-        "run soapworks verify --repair."
-    )
+def _unreadable(node: zarr.Group | zarr.Array, name: str, reason: str) -> DamagedProductError:
+    words = " ".join(reason.split())[:200].rstrip(".")
+    return DamagedProductError.of(_place(node), f"the array {name!r} cannot be read ({words})")
 
 
 def _place(node: zarr.Group | zarr.Array) -> str:

@@ -106,9 +106,7 @@ class Manifest:
                 ImageEntry(**{str(k): row[k] for k in row}) for row in left_out.to_dict("records")
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedProductError(
-                f"a manifest of images cannot be read ({error}): run `soapworks verify --repair`."
-            ) from error
+            raise DamagedProductError.of("a manifest of images", str(error)) from error
         return cls(tuple(tuple(segments[n]) for n in sorted(segments)), tuple(entries))
 
 

@@ -41,9 +41,9 @@ def safe_path(path: object) -> str:
         ``..``, a backslash or a control character.
     """
     if not isinstance(path, str) or not path or len(path) > MAX_PATH or _REFUSED.search(path):
-        raise InputError(f"{str(path)[:80]!r} cannot name a file in a store.")
+        raise InputError(f"{str(path)[:80]!r} cannot name a file in a store")
     if any(part in ("", ".", "..") for part in path.split("/")):
-        raise InputError(f"{path[:80]!r} is refused: it would lead out of its folder.")
+        raise InputError(f"{path[:80]!r} is refused: it would lead out of its folder")
     return path
 
 
@@ -72,7 +72,7 @@ def encode(document: dict[str, Any]) -> bytes:
     try:
         text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"Only plain JSON values can be stored in a record: {error}.") from error
+        raise InputError(f"only plain JSON values can be stored in a record: {error}") from error
     return text.encode() + b"\n"
 
 
@@ -93,14 +93,14 @@ def decode(data: bytes, where: object) -> dict[str, Any]:
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         raise DamagedProductError(
-            f"{where} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB, which no record of ours is."
+            f"{where} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB, which no record of ours is"
         )
     try:
         document = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise DamagedProductError(f"{where} is not a readable JSON document.") from error
+        raise DamagedProductError(f"{where} is not a readable JSON document") from error
     if not isinstance(document, dict):
-        raise DamagedProductError(f"{where} does not hold a JSON object.")
+        raise DamagedProductError(f"{where} does not hold a JSON object")
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
         level = [
@@ -111,7 +111,7 @@ def decode(data: bytes, where: object) -> dict[str, Any]:
         ]
         if not level:
             return document
-    raise DamagedProductError(f"{where} is nested deeper than {MAX_DEPTH} levels.")
+    raise DamagedProductError(f"{where} is nested deeper than {MAX_DEPTH} levels")
 
 
 def _refuse(constant: str) -> None:

@@ -84,7 +84,7 @@ def write_scores(table: pd.DataFrame, columns: tuple[Column, ...] = SCORES) -> b
     """
     names = [column.name for column in columns]
     if list(table.columns) != names:
-        raise InputError(f"a score table has the columns {names}; got {list(table.columns)}.")
+        raise InputError(f"a score table has the columns {names}; got {list(table.columns)}")
     return write_table(table, columns)
 
 
@@ -99,12 +99,9 @@ def read_scores(data: bytes, columns: tuple[Column, ...] = SCORES) -> pd.DataFra
     try:
         table = pd.read_parquet(io.BytesIO(data))
     except (OSError, ValueError) as error:
-        raise DamagedProductError(
-            f"a score table cannot be read ({error}): run `soapworks verify --repair`."
-        ) from error
+        raise DamagedProductError.of("a score table", f"it cannot be read ({error})") from error
     if list(table.columns) != [column.name for column in columns]:
-        raise DamagedProductError(
-            f"a score table has the columns {list(table.columns)}, not those of the format: "
-            "run `soapworks verify --repair`."
+        raise DamagedProductError.of(
+            "a score table", f"its columns {list(table.columns)} are not those of the format"
         )
     return table

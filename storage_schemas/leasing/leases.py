@@ -232,6 +232,6 @@ def held(
 def lost_message(folder: Location) -> str:
     """Return what to tell a holder that lost its lease."""
     return (
-        f"The lease on {folder.parent.name}/{folder.name} was taken over by another process "
-        "(was this one stopped, or the store unreachable for long?); start again to use its result."
+        f"the lease on {folder.parent.name}/{folder.name} was taken over by another process "
+        "(was this one stopped, or the store unreachable for long?); start again to use its result"
     )

@@ -66,7 +66,7 @@ def discard(root: Location, location: Location, lease_seconds: float) -> bool:
     """
     path = location.url.removeprefix(root.url + "/").split("/")
     if not location.url.startswith(root.url + "/") or len(path) < 3:
-        raise InputError(f"{location} is not something abandoned in the store {root}.")
+        raise InputError(f"{location} is not something abandoned in the store {root}")
     address = root / "/".join(path[:2])
     lease = leases.acquire(address, lease_seconds)
     if lease is None:

@@ -22,27 +22,27 @@ def translate_errors(location: object, doing: str) -> Iterator[None]:
 def storage_error(location: object, doing: str, error: Exception) -> StoreError:
     """Return the error that tells a person what went wrong with the storage and what to do."""
     number = getattr(error, "errno", None)
-    where = f"Cannot {doing} {location}"
+    where = f"cannot {doing} {location}"
     if number in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
-            f"{where}: no space left; free some space or choose another store with --store."
+            f"{where}: no space left; free some space or choose another store with --store"
         )
     if number == errno.EROFS:
-        return StoreError(f"{where}: the store is read-only; choose another with --store.")
+        return StoreError(f"{where}: the store is read-only; choose another with --store")
     if number == errno.ELOOP:
-        return StoreError(f"{where}: it is a symbolic link, which is not followed in a store.")
+        return StoreError(f"{where}: it is a symbolic link, which is not followed in a store")
     if isinstance(error, PermissionError):
         return StoreError(
             f"{where}: permission denied; check the rights and credentials for this store, or "
-            "choose another with --store."
+            "choose another with --store"
         )
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) and doing != "write":
-        return MissingProductError(f"{location} is not there.")
+        return MissingProductError(f"{location} is not there")
     if isinstance(error, FileNotFoundError) and is_url(str(location)):
         return StoreError(
-            f"{where}: there is no such bucket; create it, or choose another store with --store."
+            f"{where}: there is no such bucket; create it, or choose another store with --store"
         )
     reason = in_short(error)
     return UnreachableError(
-        f"{where}: {reason.rstrip('.')}; check that the store can be reached, then start again."
+        f"{where}: {reason.rstrip('.')}; check that the store can be reached, then start again"
     )

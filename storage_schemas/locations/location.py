@@ -48,7 +48,7 @@ def _driver(protocol: str) -> Driver:
     try:
         return Objects(protocol)
     except (ImportError, ValueError) as error:
-        raise InputError(f"Addresses that start with {protocol}:// cannot be used: {error}.") from (
+        raise InputError(f"addresses that start with {protocol}:// cannot be used: {error}") from (
             error
         )
 
@@ -79,7 +79,7 @@ class Location:
             return url
         text = str(url)
         if not text or "\0" in text or "::" in text:
-            raise InputError(f"{text!r} is not the address of a store: give a folder or a URL.")
+            raise InputError(f"{text!r} is not the address of a store: give a folder or a URL")
         protocol, separator, rest = text.partition("://")
         if not separator:
             return cls(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100

@@ -143,7 +143,7 @@ class Attempt:
         if not (self.address / RECORD).create(data):
             winner = read_product(self.address, self.recipe.key)
             if winner is None:
-                raise StoreError(f"{self.address} was deleted while it was published; start again.")
+                raise StoreError(f"{self.address} was deleted while it was published; start again")
             # A put that was repeated after a lost answer finds its own record.
             if winner.data != self.location:
                 return self._adopt(winner)
@@ -173,15 +173,15 @@ class Attempt:
             if not known and not path.endswith(PARTIAL):
                 raise StoreError(
                     f"{self.location / path} was written outside of every finished part, so "
-                    "nobody knows whether it is whole; start again."
+                    "nobody knows whether it is whole; start again"
                 )
         for path, file in files.items():
             if found.get(path) != file.bytes:
                 raise StoreError(
-                    f"{self.location / path} is missing or not whole; start again to make it anew."
+                    f"{self.location / path} is missing or not whole; start again to make it anew"
                 )
         if not files:
-            raise InputError(f"Nothing was written for {self.address}: there is no product.")
+            raise InputError(f"nothing was written for {self.address}: there is no product")
         return files, work + [path for path in found if below(path, WORK)]
 
     def _drop_work(self, work: list[str]) -> None:

@@ -122,7 +122,7 @@ def read_part(data: bytes, where: Location) -> dict[str, FileDigest]:
     """
     note = decode(data, where)
     if note.get("format") != FORMAT or note.get("part") != where.name.removesuffix(".json"):
-        raise DamagedProductError(f"{where} is not the note of that part.")
+        raise DamagedProductError(f"{where} is not the note of that part")
     try:
         return files_of(note)
     except InputError as error:

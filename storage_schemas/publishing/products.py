@@ -24,9 +24,6 @@ from soapworks.storage_schemas.publishing.records import (
     encode_record,
 )
 
-REPAIR = "run soapworks verify --repair"
-"""What mends a damaged product."""
-
 
 @dataclass(frozen=True)
 class Damage:
@@ -114,13 +111,9 @@ class Product:
         try:
             data = file.read_bytes(limit=MAX_DOCUMENT_BYTES)
         except MissingProductError:
-            raise DamagedProductError(
-                f"{self.address} is damaged: its {RECIPE} is missing; {REPAIR}."
-            ) from None
+            raise DamagedProductError.of(self.address, f"its {RECIPE} is missing") from None
         if hashlib.sha256(data).hexdigest() != self.key:
-            raise DamagedProductError(
-                f"{self.address} is damaged: its {RECIPE} was changed; {REPAIR}."
-            )
+            raise DamagedProductError.of(self.address, f"its {RECIPE} was changed")
         return decode(data, file)
 
     def open_zarr(self, name: str = "arrays.zarr") -> zarr.Group:
@@ -135,14 +128,14 @@ class Product:
         try:
             # On a disk looking is cheap, and tells links that lead elsewhere.
             if folder.local_path is not None and (damages := self.missing(name)):
-                raise DamagedProductError(f"{self.address} is damaged: {damages[0]}; {REPAIR}.")
+                raise DamagedProductError.of(self.address, str(damages[0]))
             return zarr.open_group(published_store(folder), mode="r", use_consolidated=False)
         except StoreError:
             raise
         except Exception as error:
-            raise DamagedProductError(
-                f"{self.address} is damaged, {name} cannot be opened: {str(error).rstrip('.')}; "
-                f"{REPAIR}."
+            reason = str(error).rstrip(".")
+            raise DamagedProductError.of(
+                self.address, f"{name} cannot be opened ({reason})"
             ) from error
 
     def read(self, name: str) -> bytes:
@@ -158,14 +151,14 @@ class Product:
         expected = self.files.get(name)
         if expected is None:
             known = ", ".join(sorted(self.files)[:8])
-            raise MissingProductError(f"{self.address} has no file {name!r}; it has {known}.")
+            raise MissingProductError(f"{self.address} has no file {name!r}; it has {known}")
         try:
             data = (self.data / name).read_bytes(limit=expected.bytes)
         except MissingProductError:
             data = None
         if data is None or digest_of(data) != expected:
             wrong = "is missing" if data is None else "was changed"
-            raise DamagedProductError(f"{self.address} is damaged: {name} {wrong}; {REPAIR}.")
+            raise DamagedProductError.of(self.address, f"{name} {wrong}")
         return data
 
     def missing(self, name: str = "") -> list[Damage]:

@@ -84,10 +84,7 @@ class PublishedStore(WrapperStore[ZarrStore]):
         return found
 
     def _damaged(self, key: str, wrong: str) -> DamagedProductError:
-        return DamagedProductError(
-            f"{self.address} is damaged: {self._folder.name}/{key} {wrong}; "
-            "run soapworks verify --repair."
-        )
+        return DamagedProductError.of(self.address, f"{self._folder.name}/{key} {wrong}")
 
     async def get_partial_values(
         self,
@@ -137,7 +134,7 @@ def published_store(folder: Location) -> PublishedStore:
     attempt = folder.parent
     record = decode_record(attempt.parent)
     if record["attempt"] != attempt.name:
-        raise DamagedProductError(f"{attempt.parent} was made again meanwhile; start again.")
+        raise DamagedProductError(f"{attempt.parent} was made again meanwhile; start again")
     root = f"{folder.name}/"
     files = {
         path.removeprefix(root): digest

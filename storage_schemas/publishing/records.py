@@ -66,17 +66,15 @@ def decode_record(address: Location, key: str | None = None) -> dict[str, Any]:
     if isinstance(version, int) and version > FORMAT and not _is_ours(record):
         raise LaterFormatError(
             f"{file} has format {version}, made by a later soapworks than this one, which knows "
-            f"{FORMAT}: upgrade soapworks or choose another store."
+            f"{FORMAT}: upgrade soapworks or choose another store"
         )
     damage = _damage(record, address)
     if damage:
-        raise DamagedProductError(
-            f"The completion record {file} {damage}; run soapworks verify --repair."
-        )
+        raise DamagedProductError.of(file, f"the completion record {damage}")
     if key is not None and record["key"] != key:
         raise StoreError(
             f"{address} holds the product of another recipe, whose key begins alike: choose "
-            "another store for this one."
+            "another store for this one"
         )
     return record
 
@@ -102,9 +100,9 @@ def files_of(document: dict[str, Any]) -> dict[str, FileDigest]:
         size = file.get("bytes") if isinstance(file, dict) else None
         sha256 = file.get("sha256") if isinstance(file, dict) else None
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise InputError(f"the size of {path[:80]!r} is none")
+            raise InputError(f"{path[:80]!r} has an invalid size")
         if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-            raise InputError(f"the digest of {path[:80]!r} is none")
+            raise InputError(f"{path[:80]!r} has an invalid digest")
         found[safe_path(path)] = FileDigest(size, sha256)
     return found
 

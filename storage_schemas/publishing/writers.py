@@ -95,8 +95,8 @@ class AttemptWriter:
             written = digests.written([safe_path(prefix.rstrip("/"))])
             if not written:
                 raise InputError(
-                    f"Part {part} cannot be finished: this process wrote no file {prefix!r} in "
-                    f"{self.attempt}."
+                    f"part {part} cannot be finished: this process wrote no file {prefix!r} in "
+                    f"{self.attempt}"
                 )
             files |= {path: digest for path, digest in written.items() if digest is not None}
         self._finish(part, files)
@@ -126,5 +126,5 @@ class AttemptWriter:
 
     def _own(self, name: str) -> str:
         if safe_path(name).split("/")[0] == PARTS or name.endswith(PARTIAL):
-            raise InputError(f"{name!r} is a name that the store keeps for itself.")
+            raise InputError(f"{name!r} is a name that the store keeps for itself")
         return name

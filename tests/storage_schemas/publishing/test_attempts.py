@@ -69,8 +69,11 @@ def test_digests_are_taken_without_reading_back(store, monkeypatch):
     def refuse(*_args):
         raise AssertionError("read back")
 
-    monkeypatch.setattr(Disk, "digest", refuse)
-    get_or_make(store, Toy())
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "digest", refuse)
+        product, made = get_or_make(store, Toy())
+    assert made
+    assert product.verify() == []
 
 
 def test_nothing_is_seen_before_it_is_published(store):
@@ -193,7 +196,7 @@ def test_names_that_are_not_the_writers_are_refused(store, name):
 def test_publishing_needs_every_file_whole_and_accounted_for(store):
     with store.claim(Toy()) as attempt:
         folder = Path(attempt.location.url)
-        with pytest.raises(InputError, match="Nothing was written"):
+        with pytest.raises(InputError, match="nothing was written"):
             attempt.publish({})
         write_blocks(attempt)
         with pytest.raises(InputError, match="plain JSON"):

@@ -98,7 +98,7 @@ def test_one_product_by_key_and_one_kind(store: Store) -> None:
     assert check(store, product.key).n_products == 1
     assert len(check(store, "features").damaged) == 1
     assert not check(store, "heads").damaged
-    with pytest.raises(MissingProductError, match="No product 'abcdef'"):
+    with pytest.raises(MissingProductError, match="no product 'abcdef'"):
         check(store, "abcdef")
 
 
