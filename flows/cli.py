@@ -3,8 +3,12 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
+
+from soapworks.errors import InputError, user_message
+from soapworks.names import one_line
 
 COMMANDS = {
     "score": ("score", "Score layers of checkpoints and make their SOAP heads."),
@@ -58,8 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     # Prefect and Dask read these when they are imported, which only some commands do.
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    tolerate_encodings()
     try:
         # Accepted before and after the command's name.
+        _check_encoding(arguments)
         soapworks(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
@@ -76,13 +82,26 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        from soapworks.errors import user_message
-
         sys.exit(_say(user_message(error), 1))
 
 
+def _check_encoding(arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{argument} is not valid UTF-8: rename it") from None
+
+
+def tolerate_encodings() -> None:
+    """Let standard streams replace characters that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _say(message: str, status: int) -> int:
-    click.echo(f"soapworks: {message}", err=True)
+    click.echo(f"soapworks: {one_line(message)}", err=True)
     return status
 
 

@@ -85,6 +85,7 @@ def gc(
     touched. --dry-run prints exactly what would go.
     """
     from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.terminal import echo
     from soapworks.storage_schemas.store import Store
     from soapworks.tasks.maintenance.gc import choose, clean
     from soapworks.tasks.maintenance.retention import Retention
@@ -106,7 +107,7 @@ def gc(
     else:
         print_chosen(chosen)
         for line in told(chosen, deleted, left, dry_run=dry_run):
-            click.echo(line)
+            echo(line)
     if left:
         sys.exit(1)
 
@@ -136,12 +137,10 @@ def to_dict(
 
 def print_chosen(chosen: "Candidates") -> None:
     """Print a line per choice, the same in a dry run and in a real one."""
-    from rich.table import Table
-
-    from soapworks.flows.display.tables import console
+    from soapworks.flows.display.terminal import DataTable, console
     from soapworks.tasks.sizes import size
 
-    table = Table("path", "size", "why")
+    table = DataTable("path", "size", "why")
     for choice in chosen.choices:
         table.add_row(choice.path, size(choice.n_bytes), choice.reason)
     if chosen.choices:

@@ -170,17 +170,18 @@ def as_json_text(table: "pd.DataFrame") -> str:
 
 def print_tables(table: "pd.DataFrame", store: "Store", figure: str | None) -> None:
     """Print a table per comparison, of rows or of one figure by model and layer."""
+    from soapworks.flows.display.terminal import echo
     from soapworks.tasks.reports.ranking import comparisons
 
     if not len(table):
-        click.echo(f"no scores to compare in {store.url}")
+        echo(f"no scores to compare in {store.url}")
         return
     for rows in comparisons(table):
         if figure is None:
             print_rows(rows)
         else:
             print_matrix(rows, figure)
-    click.echo(f"heads: {store.url}/heads/   (soapworks show KEY)")
+    echo(f"heads: {store.url}/heads/   (soapworks show KEY)")
 
 
 COLUMNS = {
@@ -202,32 +203,27 @@ COLUMNS = {
 
 def print_rows(rows: "pd.DataFrame") -> None:
     """Print one comparison, a row per (checkpoint, layer)."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from soapworks.flows.display.tables import console
+    from soapworks.flows.display.terminal import DataTable, console, text
 
     # Where all models were seen alike, the title says it.
     shown = [name for name in COLUMNS if name != "seen_at" or rows["seen_at"].nunique() > 1]
-    table = Table()
+    table = DataTable()
     for name in shown:
         left = name in ("checkpoint", "layer", "suppression", "seen_at")
         table.add_column(COLUMNS[name], justify="left" if left else "right", overflow="fold")
     for row in rows.to_dict("records"):
-        table.add_row(*(Text(_cell(name, row[name])) for name in shown))
-    console().print(Text(heading(rows)), table, sep="\n")
+        table.add_row(*(_cell(name, row[name]) for name in shown))
+    console().print(text(heading(rows)), table, sep="\n")
 
 
 def print_matrix(rows: "pd.DataFrame", figure: str) -> None:
     """Print one comparison, a row per checkpoint and a column per layer."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from soapworks.flows.display.tables import cell, console
+    from soapworks.flows.display.tables import cell
+    from soapworks.flows.display.terminal import DataTable, console, text
     from soapworks.tasks.reports.ranking import matrix
 
     wide = matrix(rows, MATRIX[figure])
-    table = Table()
+    table = DataTable()
     for name in wide.columns:
         left = name == "checkpoint"
         table.add_column(
@@ -236,10 +232,9 @@ def print_matrix(rows: "pd.DataFrame", figure: str) -> None:
             overflow="fold" if left else "ellipsis",
         )
     for row in wide.to_dict("records"):
-        cells = [_text(row.pop("checkpoint"))]
-        cells += [cell(MATRIX[figure], _whole(value)) for value in row.values()]
-        table.add_row(*(Text(each) for each in cells))
-    console().print(Text(f"{figure} · {heading(rows)}"), table, sep="\n")
+        figures = (cell(MATRIX[figure], _whole(value)) for value in list(row.values())[1:])
+        table.add_row(row["checkpoint"], *figures)
+    console().print(text(f"{figure} · {heading(rows)}"), table, sep="\n")
 
 
 def heading(rows: "pd.DataFrame") -> str:
@@ -268,14 +263,9 @@ def _cell(name: str, value: Any) -> str:
         return value[:16].replace("T", " ")
     if name == "cached" and not isinstance(value, bool):
         return "–"
-    return _text(cell(name, value))
+    return cell(name, value)
 
 
 def _whole(value: Any) -> Any:
     # A column of whole numbers with a gap comes back as floats.
     return int(value) if isinstance(value, float) and value.is_integer() and value > 1 else value
-
-
-def _text(value: str) -> str:
-    """Return a name without what a terminal would obey."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)

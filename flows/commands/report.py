@@ -46,6 +46,7 @@ def report(
     A page holds everything it needs, and no script. What is printed are the pages' addresses.
     """
     from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.terminal import echo
     from soapworks.storage_schemas.locations.location import Location
     from soapworks.storage_schemas.store import Store
     from soapworks.tasks.events import stage
@@ -77,7 +78,7 @@ def report(
             for one, page in zip(places, pages, strict=True):
                 one.write_bytes(page.html)
     for one in places:
-        click.echo(one.url)
+        echo(one.url)
 
 
 def pages_of(chosen: "pd.DataFrame", store: str) -> list[str]:

@@ -12,7 +12,8 @@ import click
 )
 def scenes(folder: str, n: int, size: int, seed: int) -> None:
     """Write procedural scenes into FOLDER; those that are there already are left alone."""
+    from soapworks.flows.display.terminal import echo
     from soapworks.zoo.scenes import write_scenes
 
     paths = write_scenes(folder, n, size=size, seed=seed)
-    click.echo(f"{len(paths)} scenes of {size} x {size} pixels in {folder}")
+    echo(f"{len(paths)} scenes of {size} x {size} pixels in {folder}")

@@ -36,6 +36,7 @@ def verify(
     once where the products they are made from are there.
     """
     from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.terminal import echo
     from soapworks.flows.display.verification import n_left, repair_lines, to_dict, told
     from soapworks.storage_schemas.store import Store
     from soapworks.tasks.maintenance.verify import verify as check
@@ -57,6 +58,6 @@ def verify(
         print_json(to_dict(found, repairs) | {"left": left})
     else:
         for line in (*told(found), *repair_lines(found, repairs)):
-            click.echo(line)
+            echo(line)
     if left:
         sys.exit(1)

@@ -51,6 +51,7 @@ def watch(
     if as_json and not once:
         raise click.UsageError("--json needs --once.")
     from soapworks.flows.display.progress import showing_progress
+    from soapworks.flows.display.terminal import echo
     from soapworks.flows.engine.session import orchestrated
     from soapworks.flows.run_watch import keep_watching, watch_once
     from soapworks.tasks.watch.state import Watch
@@ -68,5 +69,5 @@ def watch(
         print_json(outcomes)
     failed = [outcome for outcome in outcomes if outcome["outcome"] == "failed"]
     for outcome in failed:
-        click.echo(f"soapworks: {outcome['checkpoint']} failed: {outcome['why']}", err=True)
+        echo(f"soapworks: {outcome['checkpoint']} failed: {outcome['why']}", err=True)
     sys.exit(1 if failed else 0)

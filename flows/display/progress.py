@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from soapworks.names import one_line
 from soapworks.tasks.events import (
     Event,
     Notice,
@@ -82,8 +83,7 @@ class LineListener:
                 self._say(event.message)
 
     def _say(self, line: str) -> None:
-        # Names of files and checkpoints are no markup.
-        self._console.print(line, markup=False)
+        self._console.print(Text(one_line(line)))
 
 
 class BarListener:
@@ -125,7 +125,9 @@ class BarListener:
         match event:
             case StageStarted():
                 self._remove(event)  # a stage may start again, after a lost lease
-                task = self._bars.add_task(_name(event), total=event.total, unit=event.unit)
+                task = self._bars.add_task(
+                    one_line(_name(event)), total=event.total, unit=event.unit
+                )
                 with self._lock:
                     self._running[event.stage, event.subject] = event, task
             case StageAdvanced():
@@ -147,7 +149,7 @@ class BarListener:
         return running[0]
 
     def _say(self, line: str) -> None:
-        self._bars.console.print(line, markup=False)
+        self._bars.console.print(Text(one_line(line)))
 
 
 class _RateColumn(ProgressColumn):

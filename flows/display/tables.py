@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
+from soapworks.flows.display.terminal import DataTable, console, echo, text
 from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
 from soapworks.storage_schemas.layout.recipes import RECIPES
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
@@ -21,9 +21,6 @@ from soapworks.tasks.sizes import size
 LAYER_HEADINGS = {name: HEADINGS[name] for name in HEADINGS if name not in ("checkpoint", "head")}
 """Columns of a table about one checkpoint: name, heading."""
 
-PLAIN_WIDTH = 160
-"""Columns of text where standard output is no terminal."""
-
 
 def print_summary(summaries: Sequence[LayerSummary], *, as_json: bool) -> None:
     """Print a run's summary: a row per (checkpoint, layer), and where the heads are."""
@@ -32,10 +29,9 @@ def print_summary(summaries: Sequence[LayerSummary], *, as_json: bool) -> None:
         return
     for checkpoint, group in groupby(summaries, lambda layer: layer.checkpoint):
         first, *others = group
-        table = Table(
+        table = DataTable(
             title=f"{checkpoint}: {first.n_components} components, {first.n_real} real and "
-            f"{first.n_synthetic} synthetic images",
-            title_justify="left",
+            f"{first.n_synthetic} synthetic images"
         )
         for name, heading in LAYER_HEADINGS.items():
             table.add_column(heading, justify="left" if name == "layer" else "right")
@@ -44,7 +40,7 @@ def print_summary(summaries: Sequence[LayerSummary], *, as_json: bool) -> None:
         console().print(table)
     if summaries:
         folder = summaries[0].head.rsplit("/", 1)[0]
-        click.echo(f"heads: {folder}/   (soapworks ls heads, soapworks show KEY)")
+        echo(f"heads: {folder}/   (soapworks ls heads, soapworks show KEY)")
 
 
 def layer_cells(layer: LayerSummary) -> list[str]:
@@ -55,7 +51,7 @@ def layer_cells(layer: LayerSummary) -> list[str]:
 def print_failures(failures: Mapping[str, str]) -> None:
     """Print on stderr which checkpoints failed, and why."""
     for checkpoint, why in failures.items():
-        click.echo(f"soapworks: {checkpoint} failed: {why}", err=True)
+        echo(f"soapworks: {checkpoint} failed: {why}", err=True)
 
 
 def print_projections(projections: Sequence[Projection], *, as_json: bool) -> None:
@@ -64,7 +60,7 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
         print_json([asdict(p) | {"total_bytes": p.total_bytes} for p in projections])
         return
     for p in projections:
-        table = Table(title=p.checkpoint, title_justify="left", show_header=False)
+        table = DataTable(title=p.checkpoint, show_header=False)
         missing = [layer for layer in p.layers if layer not in p.cached_layers]
         left_out = f" ({p.n_unreadable} unreadable left out)" if p.n_unreadable else ""
         table.add_row("images", f"{p.n_images} real{left_out}, {p.n_synthetic} synthetic")
@@ -94,7 +90,7 @@ def print_products(products: Sequence[Product], *, as_json: bool) -> None:
     if as_json:
         print_json([_outline(product) for product in products])
         return
-    table = Table("kind", "key", "name", "facts", "size", "made")
+    table = DataTable("kind", "key", "name", "facts", "size", "made")
     kinds = list(RECIPES)
     for product in sorted(products, key=lambda p: (kinds.index(p.kind), p.record["created"])):
         outline = _outline(product)
@@ -127,19 +123,24 @@ def print_product(product: Product, *, top: int, as_json: bool) -> None:
         print_json(outline)
         return
     out = console()
-    out.print(f"[bold]{product.kind} {product.slug}[/bold]  {product.key}", soft_wrap=True)
-    out.print(f"data: {product.data.url}", soft_wrap=True)
+
+    def line(*parts: Text) -> None:
+        out.print(*parts, soft_wrap=True)
+
+    line(text(f"{product.kind} {product.slug}", "bold"), text(f" {product.key}"))
+    line(text(f"data: {product.data.url}"))
     for title in ("recipe", "facts", "made_by"):
-        out.print(f"[bold]{title}[/bold]")
+        line(text(title, "bold"))
         for name, value in outline[title].items():
-            out.print(f"  {name}: {_short(value)}", soft_wrap=True, markup=False)
-    out.print(f"[bold]files[/bold] {len(outline['files'])}, {size(outline['bytes'])}")
+            line(text(f"  {name}: {_short(value)}"))
+    line(text("files", "bold"), text(f"{len(outline['files'])}, {size(outline['bytes'])}"))
     for name, file in list(outline["files"].items())[:20]:
-        out.print(f"  {name}  {size(file['bytes'])}  {file['sha256'][:12]}", soft_wrap=True)
+        line(text(f"  {name}  {size(file['bytes'])}  {file['sha256'][:12]}"))
     if scores is not None:
-        table = Table(*[c for c in scores.columns if c != "layer"], title="best components")
+        shown = [column for column in scores.columns if column != "layer"]
+        table = DataTable(*shown, title="best components")
         for row in scores.sort_values("rank").head(top).to_dict("records"):
-            table.add_row(*(cell(str(c), v) for c, v in row.items() if c != "layer"))
+            table.add_row(*(cell(column, row[column]) for column in shown))
         out.print(table)
 
 
@@ -157,12 +158,6 @@ def cell(name: str, value: Any) -> str:
     if "share" in name:
         return f"{value:.1%}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def console() -> Console:
-    """Return the console of standard output, wide where it is no terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 def _cost(cost: Cost, *, chosen: bool) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from soapworks.method.scores import INVARIANCE_THRESHOLD, UNINFORMATIVE_SCORE
+from soapworks.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,8 @@ def by_layer(
         below.set_ylim(0, max(1.0, 110 * max(share)))
         below.set_ylabel("% of variance\nabove .75")
         below.set_xticks(place)
-        below.set_xticklabels(layers, rotation=35, ha="right", parse_math=False)
+        names = [printable(layer) for layer in layers]
+        below.set_xticklabels(names, rotation=35, ha="right", parse_math=False)
 
     return _svg(draw, (8.6, 4.2))
 

@@ -4,6 +4,7 @@ import io
 from typing import TYPE_CHECKING, Any, Literal
 
 from soapworks.method.scores import INVARIANCE_THRESHOLD, UNINFORMATIVE_SCORE
+from soapworks.names import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ def draw(table: "pd.DataFrame", *, title: str, kind: Literal["png", "svg"]) -> b
             colour = colours(0.92 * place / max(len(layers) - 1, 1))
             _draw_layer(table[table["layer"] == layer], str(layer), colour, top, counts, shares)
         _label(table, top, counts, shares)
-        figure.suptitle(title.replace("$", r"\$"), fontsize=12)
+        figure.suptitle(printable(title).replace("$", r"\$"), fontsize=12)
         figure.legend(
             *top.get_legend_handles_labels(),
             loc="outside right upper",

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from soapworks.errors import MissingProductError, StoreError
+from soapworks.names import printable
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import Product, read_product
 from soapworks.storage_schemas.store import Store
@@ -243,12 +244,17 @@ def _render(template: str, **content: Any) -> bytes:
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "percent": _percent}
-    # A name that cannot be encoded is no reason to lose the page.
-    return environment.get_template(template).render(content).encode("utf-8", "replace")
+    return environment.get_template(template).render(content).encode()
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as the page shows it: names without what a browser would obey."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _figure(value: Any, digits: int = 3) -> str:
