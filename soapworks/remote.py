@@ -223,7 +223,7 @@ def drop_copy(url: str) -> None:
 def in_short(error: BaseException) -> str:
     """Return the reason that an error of a file system gives, in one line."""
     if isinstance(error, PermissionError):  # what a server says may name keys
-        return "permission denied"
+        return "Permission denied"
     kind = type(error).__name__
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return (
