@@ -178,7 +178,7 @@ def test_bad_input_is_one_sentence(
     for arguments, status, words in (
         (["watch", missing, *watch(place)[2:]], 1, "there is no folder"),
         ([*watch(place), "--images", missing], 1, "no folder"),
-        ([*watch(place), "--images", empty], 1, "no photograph"),
+        ([*watch(place), "--images", empty], 1, "no image"),
         ([*watch(place), "--start", "event"], 1, "PREFECT_API_URL"),
         (["watch", "s3://key:secret@b/c", *watch(place)[2:]], 1, "password"),
         ([*watch(place), "--start", "there"], 2, "there"),

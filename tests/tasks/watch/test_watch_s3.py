@@ -1,11 +1,11 @@
 """Checkpoints that arrive in a bucket, scored by the real stages into a bucket."""
 
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
 
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.plan.request import ScoreRequest
 from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 from soapworks.tasks.watch.state import Watch
@@ -17,9 +17,9 @@ from tests.tasks.watchers import Clock, WatchCallbacks, Watcher
 class Scorer(WatchCallbacks):
     """Scores in this process, without Prefect."""
 
-    def score(self, checkpoint: str) -> list[dict[str, Any]]:
+    def score(self, checkpoint: str) -> list[LayerSummary]:
         watch = self.watch
-        return run_stages(
+        rows = run_stages(
             ScoreRequest(
                 checkpoint=checkpoint,
                 images=watch.images,
@@ -27,6 +27,7 @@ class Scorer(WatchCallbacks):
                 options=watch.options,
             )
         )
+        return [LayerSummary(**row) for row in rows]
 
 
 def put(endpoint: str, source: Path, prefix: str) -> None:
