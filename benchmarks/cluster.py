@@ -103,7 +103,7 @@ def time_pass(
     )
     (manifest,) = stages.index_stage(request).keys
     (identity,) = stages.identify_stage(request).keys
-    request = request.model_copy(update={"manifest": manifest, "identity": identity})
+    request = request.planned(manifest, identity)
     with connected(address):
         if arguments.keep_features == "none":
             stages.moments_stage(request)

@@ -28,9 +28,9 @@ from soapworks.backbones import Backbone, build_backbone, open_checkpoint
 from soapworks.storage_schemas.layout.arrays import create_array
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe, Subject, SyntheticInput
 from soapworks.storage_schemas.store import Attempt, Store
-from soapworks.tasks.passes.batches import BatchSize
 from soapworks.tasks.passes.forward import forward_blocks
-from soapworks.tasks.passes.local import Network
+from soapworks.tasks.passes.loading import BatchSize
+from soapworks.tasks.passes.local import LocalNetwork
 from soapworks.tasks.stages.extract import WRITERS, extract
 
 
@@ -141,7 +141,6 @@ def time_plain(
 ) -> float:
     """Return the seconds of the forward passes and of writing plain zarr arrays."""
     recipe = recipes[0]
-    n_blocks = -(-source.n_images // recipe.block_images)
     layers = [recipe.subject.layer for recipe in recipes]
     began = time.perf_counter()
     arrays = {
@@ -160,10 +159,11 @@ def time_plain(
         start = number * recipe.block_images
         arrays[layer][start : start + len(values)] = values.numpy()
 
-    todo = dict.fromkeys(range(n_blocks), layers)
+    todo = dict.fromkeys(range(recipe.n_blocks), layers)
     written: list[Future[None]] = []
     with ThreadPoolExecutor(WRITERS) as pool:
-        for number, features in forward_blocks(backbone, todo, source, recipe, BatchSize(batch)):
+        by_layer = dict(zip(layers, recipes, strict=True))
+        for number, features in forward_blocks(backbone, todo, source, by_layer, BatchSize(batch)):
             for earlier in written:
                 earlier.result()
             written = [pool.submit(write, layer, number, v) for layer, v in features.items()]
@@ -193,7 +193,7 @@ def time_works(
     Attempt.publish = publish  # type: ignore[method-assign,assignment]
     try:
         began = time.perf_counter()
-        network = Network(backbone, source, BatchSize(batch))
+        network = LocalNetwork(backbone, lambda recipe: source, BatchSize(batch), 1 << 30, 1)
         extract(Store(place), network, recipes, lambda n: None)
         return time.perf_counter() - began, publishing
     finally:

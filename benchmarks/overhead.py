@@ -110,7 +110,7 @@ def time_works(folder: Path, store: str, arguments: argparse.Namespace) -> float
         began = time.perf_counter()
         (manifest,) = stages.index_stage(request).keys
         (identity,) = stages.identify_stage(request).keys
-        request = request.model_copy(update={"manifest": manifest, "identity": identity})
+        request = request.planned(manifest, identity)
         for domain in ("real", "synthetic"):
             stages.extract_stage(request, domain)
         for layer in plan_of(request).layers:

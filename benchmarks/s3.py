@@ -74,7 +74,7 @@ def extracted(folder: Path, arguments: argparse.Namespace) -> ScoreRequest:
     )
     (manifest,) = stages.index_stage(request).keys
     (identity,) = stages.identify_stage(request).keys
-    request = request.model_copy(update={"manifest": manifest, "identity": identity})
+    request = request.planned(manifest, identity)
     for domain in ("real", "synthetic"):
         stages.extract_stage(request, domain)
     return request

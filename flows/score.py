@@ -25,7 +25,7 @@ from soapworks.tasks.plan.models import (
     read_model_list,
 )
 from soapworks.tasks.plan.recipes import find_missing
-from soapworks.tasks.plan.request import IndexRequest, ScoreRequest, plan_of
+from soapworks.tasks.plan.request import IndexRequest, PlannedRequest, ScoreRequest, plan_of
 from soapworks.tasks.reports.leaderboard import update_leaderboard
 from soapworks.tasks.reports.page import write_report
 from soapworks.tasks.reports.response_maps import top_components
@@ -127,9 +127,8 @@ def score_checkpoint(
     list of LayerSummary
         A summary per layer.
     """
-    request = model.request(images, settings, options).model_copy(update={"manifest": manifest})
-    identity = only_key(identify_checkpoint(request))
-    request = request.model_copy(update={"identity": identity})
+    asked = model.request(images, settings, options)
+    request = asked.planned(manifest, only_key(identify_checkpoint(asked)))
     plan = plan_of(request)
     store = request.store()
     keep_features = options.keep_features
@@ -151,7 +150,7 @@ def score_checkpoint(
     return summaries
 
 
-def stream_statistics(request: ScoreRequest, layers: Sequence[str]) -> None:
+def stream_statistics(request: PlannedRequest, layers: Sequence[str]) -> None:
     """Store no features: the real images pass once for the components and once to be scored."""
     stream_moments(request)
     with stage("pca", request.checkpoint, len(layers), "layers") as advance:
@@ -162,7 +161,7 @@ def stream_statistics(request: ScoreRequest, layers: Sequence[str]) -> None:
     stream_responses(request, "synthetic")
 
 
-def score_layers(request: ScoreRequest, layers: Sequence[str]) -> None:
+def score_layers(request: PlannedRequest, layers: Sequence[str]) -> None:
     """Make components, scores and heads from what the passes left in the store."""
     streamed = request.options.keep_features == "none"
     with stage("score", request.checkpoint, len(layers), "layers") as advance:
@@ -188,37 +187,37 @@ def identify_checkpoint(request: ScoreRequest) -> list[str]:
 
 
 @task(task_run_name="extract {request.checkpoint} · {domain}", cache_policy=NO_CACHE)
-def extract_features(request: ScoreRequest, domain: str) -> list[str]:
+def extract_features(request: PlannedRequest, domain: str) -> list[str]:
     """Run the forward passes that are missing."""
     return shown(stages.extract_stage(request, domain))
 
 
 @task(task_run_name="extract {request.checkpoint} · real", cache_policy=NO_CACHE)
-def stream_moments(request: ScoreRequest) -> list[str]:
+def stream_moments(request: PlannedRequest) -> list[str]:
     """Run the real images' first passes that are missing, for the moments of their features."""
     return shown(stages.moments_stage(request))
 
 
 @task(task_run_name="respond {request.checkpoint} · {domain}", cache_policy=NO_CACHE)
-def stream_responses(request: ScoreRequest, domain: str) -> list[str]:
+def stream_responses(request: PlannedRequest, domain: str) -> list[str]:
     """Run the passes that are missing, for the responses of the components."""
     return shown(stages.responses_stage(request, domain))
 
 
 @task(task_run_name="pca {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
-def fit_components(request: ScoreRequest, layer: str) -> list[str]:
+def fit_components(request: PlannedRequest, layer: str) -> list[str]:
     """Fit the principal components out of core."""
     return shown(stages.pca_stage(request, layer))
 
 
 @task(task_run_name="score {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
-def score_components(request: ScoreRequest, layer: str) -> list[str]:
+def score_components(request: PlannedRequest, layer: str) -> list[str]:
     """Count responses and score the components."""
     return shown(stages.score_stage(request, layer))
 
 
 @task(task_run_name="head {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
-def export_head(request: ScoreRequest, layer: str) -> list[str]:
+def export_head(request: PlannedRequest, layer: str) -> list[str]:
     """Export the head."""
     return shown(stages.head_stage(request, layer))
 
@@ -233,7 +232,7 @@ def keep_leaderboard(request: IndexRequest, layers: list[LayerSummary]) -> None:
 
 
 @task(task_run_name="report {request.checkpoint}", cache_policy=NO_CACHE)
-def write_checkpoint_report(request: ScoreRequest, layers: list[LayerSummary]) -> None:
+def write_checkpoint_report(request: PlannedRequest, layers: list[LayerSummary]) -> None:
     """Write the checkpoint's report and show it; soapworks report makes it again at any time."""
     store, plan = request.store(), plan_of(request)
     top, top_plan = max(zip(layers, plan.layers, strict=True), key=lambda pair: pair[0].order)

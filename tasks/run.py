@@ -1,7 +1,7 @@
 """The stages of a run on plain data: a request in, keys out.
 
-Each function does one stage for one request and says whether everything was there already. They
-know no workflow engine; flows wrap them as tasks, tests call them as they are.
+Each function does one stage of one request and returns whether all was cached. They know no
+workflow engine; flows wrap them as tasks, tests call them as they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from soapworks.tasks.get_or_make import require
 from soapworks.tasks.inputs.checkpoint import find_identity, identify
 from soapworks.tasks.inputs.images import publish_manifest, scan_images
 from soapworks.tasks.passes.cluster import ClusterNetwork
-from soapworks.tasks.passes.loading import batch_size, load_backbone, open_source
-from soapworks.tasks.passes.local import Network
-from soapworks.tasks.plan.recipes import CheckpointPlan, LayerPlan, find_missing
-from soapworks.tasks.plan.request import IndexRequest, ScoreRequest, plan_of
+from soapworks.tasks.passes.local import LocalNetwork
+from soapworks.tasks.passes.network import Network
+from soapworks.tasks.plan.recipes import LayerPlan, find_missing
+from soapworks.tasks.plan.request import IndexRequest, PlannedRequest, ScoreRequest, plan_of
 from soapworks.tasks.stages.export import make_head
 from soapworks.tasks.stages.extract import extract
 from soapworks.tasks.stages.fit_pca import make_moments, make_pca
@@ -42,7 +42,7 @@ class StageResult(NamedTuple):
 
 
 def index_stage(request: IndexRequest) -> StageResult:
-    """Index the photographs; the key is the manifest's."""
+    """Index the images; the key is the manifest's."""
     store = request.store()
     manifest = scan_images(store, request.images, request.settings, workers=request.options.workers)
     cached = store.find(manifest.recipe) is not None
@@ -58,7 +58,7 @@ def identify_stage(request: ScoreRequest) -> StageResult:
     return StageResult([identify(store, request.checkpoint, request.architecture).key], False)
 
 
-def extract_stage(request: ScoreRequest, domain: str) -> StageResult:
+def extract_stage(request: PlannedRequest, domain: str) -> StageResult:
     """Extract the features of a domain ("real" or "synthetic") at all layers that lack them."""
     store, plan = request.store(), plan_of(request)
     missing = find_missing(store, plan)
@@ -67,23 +67,23 @@ def extract_stage(request: ScoreRequest, domain: str) -> StageResult:
         for recipes in zip(*(getattr(layer, domain) for layer in plan.layers), strict=True)
     ]
 
-    def one(
-        network: Network | ClusterNetwork, wanted: Sequence[FeaturesRecipe], advance: Advance
+    def extract_segment(
+        network: Network, recipes: Sequence[FeaturesRecipe], advance: Advance
     ) -> list[Product]:
-        return extract(store, network, wanted, advance)
+        return extract(store, network, recipes, advance)
 
-    return _pass_over("extract", request, domain, [some for some in segments if some], one)
+    return _pass_over("extract", request, domain, [s for s in segments if s], extract_segment)
 
 
-def moments_stage(request: ScoreRequest) -> StageResult:
+def moments_stage(request: PlannedRequest) -> StageResult:
     """Stream the real images once, for the moments of all layers that lack them."""
     store, plan = request.store(), plan_of(request)
     missing = find_missing(store, plan, "none")
-    wanted = [one for layer in plan.layers for one in layer.moments if missing.streams(one)]
+    wanted = [m for layer in plan.layers for m in layer.moments if missing.streams(m)]
     return _stream_stage(request, "real", StreamedMoments(), wanted)
 
 
-def responses_stage(request: ScoreRequest, domain: str) -> StageResult:
+def responses_stage(request: PlannedRequest, domain: str) -> StageResult:
     """Stream the images of a domain, for the responses of all layers that lack them."""
     store, plan = request.store(), plan_of(request)
     missing = find_missing(store, plan, "none")
@@ -97,7 +97,7 @@ def responses_stage(request: ScoreRequest, domain: str) -> StageResult:
     return _stream_stage(request, domain, StreamedResponses(pcas), wanted)
 
 
-def pca_stage(request: ScoreRequest, layer: str) -> StageResult:
+def pca_stage(request: PlannedRequest, layer: str) -> StageResult:
     """Make the moments of a layer's segments and its principal components."""
     store, plan = request.store(), _layer_plan(request, layer)
     options = request.options
@@ -122,7 +122,7 @@ def pca_stage(request: ScoreRequest, layer: str) -> StageResult:
     return _found_or_made(store.find(plan.pca), make)
 
 
-def score_stage(request: ScoreRequest, layer: str) -> StageResult:
+def score_stage(request: PlannedRequest, layer: str) -> StageResult:
     """Count a layer's responses in both domains and score its components."""
     store, plan = request.store(), _layer_plan(request, layer)
     options = request.options
@@ -152,7 +152,7 @@ def score_stage(request: ScoreRequest, layer: str) -> StageResult:
     return _found_or_made(store.find(plan.scores), make)
 
 
-def head_stage(request: ScoreRequest, layer: str) -> StageResult:
+def head_stage(request: PlannedRequest, layer: str) -> StageResult:
     """Export a layer's head."""
     store, plan = request.store(), _layer_plan(request, layer)
 
@@ -163,20 +163,19 @@ def head_stage(request: ScoreRequest, layer: str) -> StageResult:
 
 
 def _stream_stage(
-    request: ScoreRequest, domain: str, statistic: Statistic[R], wanted: Sequence[R]
+    request: PlannedRequest, domain: str, statistic: Statistic[R], wanted: Sequence[R]
 ) -> StageResult:
     """Pass over every segment of a domain that some layer's statistic lacks."""
     store, plan = request.store(), plan_of(request)
-    options = request.options
-    features = {one.key: one for la in plan.layers for one in (*la.real, *la.synthetic)}
+    features = {recipe.key: recipe for layer in plan.layers for recipe in layer.features}
     segments: dict[RealInput | SyntheticInput, dict[R, FeaturesRecipe]] = {}
     for recipe in wanted:
         about = features[recipe.features]
         segments.setdefault(about.input, {})[recipe] = about
-    by_segment = {tuple(some.values()): some for some in segments.values()}
+    by_segment = {tuple(about.values()): about for about in segments.values()}
 
-    def one(
-        network: Network | ClusterNetwork, recipes: Sequence[FeaturesRecipe], advance: Advance
+    def stream_segment(
+        network: Network, recipes: Sequence[FeaturesRecipe], advance: Advance
     ) -> list[Product]:
         return stream(
             store,
@@ -184,51 +183,40 @@ def _stream_stage(
             statistic,
             by_segment[tuple(recipes)],
             advance,
-            memory=options.memory,
-            workers=options.workers,
+            memory=request.options.memory,
+            workers=request.options.workers,
         )
 
-    return _pass_over(statistic.stage, request, domain, list(by_segment), one)
+    return _pass_over(statistic.stage, request, domain, list(by_segment), stream_segment)
 
 
 def _pass_over(
     name: str,
-    request: ScoreRequest,
+    request: PlannedRequest,
     domain: str,
     segments: Sequence[Sequence[FeaturesRecipe]],
-    one: Callable[[Network | ClusterNetwork, Sequence[FeaturesRecipe], Advance], list[Product]],
+    do_segment: Callable[[Network, Sequence[FeaturesRecipe], Advance], list[Product]],
 ) -> StageResult:
-    """Do one segment after another, as one stage; with none to do it was done already."""
+    """Do one segment after another, as one stage; it is cached where no segment is given."""
     subject = f"{request.checkpoint} · {domain}"
     if not segments:
         emit(StageFinished(name, subject, True, 0.0))
         return StageResult([], True)
     n_images = sum(recipes[0].input.n_images for recipes in segments)
-    plan = plan_of(request)
     made: list[Product] = []
     with (
         connected(request.options.dask) as cluster,
         stage(name, subject, n_images, "images") as advance,
     ):
+        network = ClusterNetwork(cluster, request) if cluster else LocalNetwork.of(request)
         for recipes in segments:
-            network = (
-                ClusterNetwork(cluster, request, plan)
-                if cluster is not None
-                else _network_here(request, plan, recipes[0])
-            )
-            made += one(network, recipes, advance)
+            made += do_segment(network, recipes, advance)
     return StageResult([product.key for product in made], False)
-
-
-def _network_here(request: ScoreRequest, plan: CheckpointPlan, recipe: FeaturesRecipe) -> Network:
-    return Network(
-        load_backbone(request, plan), open_source(request, plan, recipe), batch_size(request)
-    )
 
 
 def _found_or_made(found: Product | None, make: Callable[[], Product]) -> StageResult:
     return StageResult([(found or make()).key], found is not None)
 
 
-def _layer_plan(request: ScoreRequest, layer: str) -> LayerPlan:
+def _layer_plan(request: PlannedRequest, layer: str) -> LayerPlan:
     return next(p for p in plan_of(request).layers if p.subject.layer == layer)

@@ -8,7 +8,7 @@ import os
 from typing import Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 KeepFeatures = Literal["all", "none"]
 """Storage modes: features stored, or streamed through their statistics."""
@@ -95,8 +95,8 @@ class RunOptions(Settings):
     batch_size: int | None = Field(
         None, ge=1, description="Images in a forward pass; 16 on a CPU and 64 on a GPU by default"
     )
-    memory: int = Field(
-        default_factory=lambda: psutil.virtual_memory().total // 2,
+    memory: ByteSize = Field(
+        default_factory=lambda: ByteSize(psutil.virtual_memory().total // 2),
         ge=64 << 20,
         description="Memory that the process may use for statistics, bytes (or 4GiB, 800MB); "
         "half of the machine's by default",

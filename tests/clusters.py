@@ -153,7 +153,7 @@ class WithoutSoapworks(WorkerPlugin):
         self.patch = pytest.MonkeyPatch()
         import sys
 
-        self.patch.setitem(sys.modules, "tasks", None)
+        self.patch.setitem(sys.modules, "soapworks.tasks.executors", None)
 
     def teardown(self, worker: Worker) -> None:
         self.patch.undo()

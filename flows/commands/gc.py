@@ -137,12 +137,13 @@ def to_dict(
 
 def print_chosen(chosen: "Candidates") -> None:
     """Print a line per choice, the same in a dry run and in a real one."""
+    from rich.filesize import decimal
+
     from soapworks.flows.display.terminal import DataTable, console
-    from soapworks.tasks.sizes import size
 
     table = DataTable("path", "size", "why")
     for choice in chosen.choices:
-        table.add_row(choice.path, size(choice.n_bytes), choice.reason)
+        table.add_row(choice.path, decimal(choice.n_bytes), choice.reason)
     if chosen.choices:
         console().print(table, soft_wrap=True)
 
@@ -151,13 +152,13 @@ def told(
     chosen: "Candidates", deleted: "list[Candidate]", left: dict[str, str], *, dry_run: bool
 ) -> list[str]:
     """Return what became of the choices in lines for people."""
-    from soapworks.tasks.sizes import size
+    from rich.filesize import decimal
 
     lines = [f"spared: {sentence}" for sentence in chosen.spared]
     lines += [f"left: {path}: {reason}" for path, reason in left.items()]
     if not chosen.choices:
         return [*lines, "nothing to delete"]
     if dry_run:
-        return [*lines, f"would free {size(chosen.n_bytes)} in {len(chosen.choices)} items"]
+        return [*lines, f"would free {decimal(chosen.n_bytes)} in {len(chosen.choices)} items"]
     freed = sum(choice.n_bytes for choice in deleted)
-    return [*lines, f"freed {size(freed)} in {len(deleted)} items"]
+    return [*lines, f"freed {decimal(freed)} in {len(deleted)} items"]

@@ -1,35 +1,16 @@
 """Command-line options made from the settings' fields: defined once, there."""
 
-import re
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
-from pydantic import ValidationError
+from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
 from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
-
-_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "kib": 1 << 10, "m": 10**6, "mb": 10**6}
-_UNITS |= {"mib": 1 << 20, "g": 10**9, "gb": 10**9, "gib": 1 << 30, "t": 10**12, "tb": 10**12}
-
-
-class Bytes(click.ParamType):
-    """A number of bytes: 4GiB, 800MB, 1000000."""
-
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number of bytes."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", value)
-        if match is None or match[2].lower() not in _UNITS or match[1].count(".") > 1:
-            self.fail(f"{value!r} is no size: write 4GiB, 800MB or a number of bytes.")
-        return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 class Numbers(click.ParamType):
@@ -101,6 +82,8 @@ def collect(model: type[S], given: dict[str, Any]) -> S:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part in model.model_fields)
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"].startswith("byte_size"):
+            message = f"{first['input']!r} is not a size; write 4GiB, 800MB or a number of bytes"
         raise click.UsageError(
             f"{'--' + place.replace('_', '-') + ': ' if place else ''}{message}."
         ) from error
@@ -113,8 +96,8 @@ def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     parts = [part for part in get_args(kind) if part is not type(None)]
     if kind is bool:
         flags = [f"{flags[0]}/--no-{name.replace('_', '-')}"]
-    elif name == "memory":
-        extra["type"] = Bytes()
+    elif kind is ByteSize:
+        extra |= {"type": str, "metavar": "SIZE"}
     elif name == "mu":
         extra["type"] = _NumberOrThreshold()
     elif get_origin(kind) is Literal:

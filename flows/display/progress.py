@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -32,7 +33,6 @@ from soapworks.tasks.events import (
     Waiting,
     listening,
 )
-from soapworks.tasks.sizes import size
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def ending(event: StageFinished, started: StageStarted | None) -> str:
 
 
 def _amount(n: float, unit: str, spec: str) -> str:
-    return size(int(n)) if unit == "bytes" else f"{n:{spec}} {unit}"
+    return decimal(int(n)) if unit == "bytes" else f"{n:{spec}} {unit}"
 
 
 def _name(event: StageStarted | StageFinished) -> str:

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import click
+from rich.filesize import decimal
 from rich.text import Text
 
 from soapworks.flows.display.terminal import DataTable, console, echo, text
@@ -16,7 +17,6 @@ from soapworks.storage_schemas.layout.recipes import RECIPES
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
 from soapworks.storage_schemas.store import Product
 from soapworks.tasks.plan.cost import Cost, Projection
-from soapworks.tasks.sizes import size
 
 LAYER_HEADINGS = {name: HEADINGS[name] for name in HEADINGS if name not in ("checkpoint", "head")}
 """Columns of a table about one checkpoint: name, heading."""
@@ -70,7 +70,7 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
         table.add_row("forward passes", f"{p.forward_passes} images")
         for kind, n in p.products.items():
             if n:
-                table.add_row(f"  {kind}", f"{n} products, {size(p.n_bytes[kind])}")
+                table.add_row(f"  {kind}", f"{n} products, {decimal(p.n_bytes[kind])}")
         for mode, name in (("all", "features kept"), ("none", "features streamed")):
             table.add_row(name, _cost(p.modes[mode], chosen=mode == p.keep_features))
         if p.images_without_features:
@@ -79,9 +79,10 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
                 f"{p.images_without_features} images: once photographs are added or removed, or "
                 "with another --moments-precision, they need a forward pass again",
             )
-        table.add_row("disk", f"{size(p.total_bytes)} of {size(p.free_bytes)} free")
-        table.add_row("memory, extraction", f"{size(p.extraction_memory)} beside activations")
-        table.add_row("memory, statistics", f"at most {size(p.statistics_memory)} (--memory)")
+        free = "unlimited" if p.free_bytes is None else decimal(p.free_bytes)
+        table.add_row("disk", f"{decimal(p.total_bytes)} of {free} free")
+        table.add_row("memory, extraction", f"{decimal(p.extraction_memory)} beside activations")
+        table.add_row("memory, statistics", f"at most {decimal(p.statistics_memory)} (--memory)")
         console().print(table)
 
 
@@ -99,7 +100,7 @@ def print_products(products: Sequence[Product], *, as_json: bool) -> None:
             product.key[:12],
             product.slug,
             _facts_in_short(outline["facts"]),
-            size(outline["bytes"]),
+            decimal(outline["bytes"]),
             str(outline["created"])[:19],
         )
     console().print(table if products else "the store is empty")
@@ -133,9 +134,9 @@ def print_product(product: Product, *, top: int, as_json: bool) -> None:
         line(text(title, "bold"))
         for name, value in outline[title].items():
             line(text(f"  {name}: {_short(value)}"))
-    line(text("files", "bold"), text(f"{len(outline['files'])}, {size(outline['bytes'])}"))
+    line(text("files", "bold"), text(f"{len(outline['files'])}, {decimal(outline['bytes'])}"))
     for name, file in list(outline["files"].items())[:20]:
-        line(text(f"  {name}  {size(file['bytes'])}  {file['sha256'][:12]}"))
+        line(text(f"  {name}  {decimal(file['bytes'])}  {file['sha256'][:12]}"))
     if scores is not None:
         shown = [column for column in scores.columns if column != "layer"]
         table = DataTable(*shown, title="best components")
@@ -161,9 +162,11 @@ def cell(name: str, value: Any) -> str:
 
 
 def _cost(cost: Cost, *, chosen: bool) -> str:
-    besides = f", {size(cost.work_bytes)} more while it runs" if cost.work_bytes else ""
+    besides = f", {decimal(cost.work_bytes)} more while it runs" if cost.work_bytes else ""
     mark = " (as asked)" if chosen else ""
-    return f"{cost.forward_passes} forward passes, {size(cost.disk_bytes)} on disk{besides}{mark}"
+    return (
+        f"{cost.forward_passes} forward passes, {decimal(cost.disk_bytes)} on disk{besides}{mark}"
+    )
 
 
 def _outline(product: Product) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.filesize import decimal
+
 from soapworks.tasks.maintenance.repair import Repair
 from soapworks.tasks.maintenance.verify import Verification
-from soapworks.tasks.sizes import size
 
 SHOWN = 5
 """Damaged files of a product that are named to people; JSON names all."""
@@ -48,7 +49,7 @@ def told(found: Verification) -> list[str]:
             lines.append(f"  and {len(one.damages) - SHOWN} more files")
     lines += [f"not looked at: {sentence}" for sentence in found.later]
     lines += [
-        f"in no record: {one.path} ({one.n_files} files, {size(one.n_bytes)})"
+        f"in no record: {one.path} ({one.n_files} files, {decimal(one.n_bytes)})"
         for one in found.unnamed
     ]
     bad = sum(1 for one in found.damaged if one.product)
@@ -57,7 +58,8 @@ def told(found: Verification) -> list[str]:
     more = f", {unreadable} more whose record cannot be understood" if unreadable else ""
     return [
         *lines,
-        f"{found.n_products} products, {found.n_files} files, {size(found.n_bytes)}: {state}{more}",
+        f"{found.n_products} products, {found.n_files} files, {decimal(found.n_bytes)}: "
+        f"{state}{more}",
     ]
 
 

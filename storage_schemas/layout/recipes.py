@@ -152,6 +152,16 @@ class FeaturesRecipe(_SubjectRecipe):
     block_images: int = Field(ge=1)
     """Images in a block: the unit of work, of a shard and of the jackknife."""
 
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of the segment."""
+        return -(-self.input.n_images // self.block_images)
+
+    def span(self, number: int) -> tuple[int, int]:
+        """Return [start, stop) of a block's images in the segment."""
+        start = number * self.block_images
+        return start, min(start + self.block_images, self.input.n_images)
+
     def _slug_parts(self) -> tuple[str, ...]:
         return (*super()._slug_parts(), self.input.domain)
 

@@ -1,4 +1,4 @@
-"""Calls on a Dask cluster: few in flight at once, and faults told in a sentence."""
+"""Calls on a Dask cluster: few in flight at once, and errors translated."""
 
 import asyncio
 import concurrent.futures
@@ -15,7 +15,7 @@ from dask.delayed import delayed
 
 from soapworks.errors import EngineError
 from soapworks.tasks.executors.threads import reduce_tree
-from soapworks.tasks.executors.worker import Room, Statistic
+from soapworks.tasks.executors.worker import BoundedCall, MemoryNeed
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -30,10 +30,10 @@ IN_FLIGHT = 2
 """Calls per thread of the workers that are handed out at once: one runs, one waits."""
 
 POLL_SECONDS = 2.0
-"""How often a silent cluster is looked at."""
+"""Seconds between two looks at a silent cluster."""
 
 PATIENCE = 60.0
-"""Seconds without any worker after which a run gives up: a supervisor may start them again."""
+"""Seconds without any worker after which a run gives up; a supervisor may restart them."""
 
 
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
@@ -48,7 +48,7 @@ class Cluster:
     client: "Client"
 
     def workers(self, resources: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-        """Return what the scheduler knows of the workers that have some resources, by address."""
+        """Return the scheduler's facts of all workers with some resources, by address."""
         found = self.client.scheduler_info(n_workers=-1)["workers"]
         return {
             address: worker
@@ -85,13 +85,13 @@ class Cluster:
         finally:
             self._drop(pending)
 
-    def within(self, room: Room) -> "StatisticsOnCluster":
+    def within(self, need: MemoryNeed) -> "StatisticsOnCluster":
         """Return the cluster as a place for statistics that take some memory each."""
-        return StatisticsOnCluster(self, room)
+        return StatisticsOnCluster(self, need)
 
     def _room(self, resources: Mapping[str, float], n_under_way: int) -> int:
         """Return how many further calls may be handed out."""
-        with self._told():
+        with self._translated():
             n_threads = sum(worker["nthreads"] for worker in self.workers(resources).values())
         # Where a worker has died more may be under way than there is room for.
         return max(0, max(1, IN_FLIGHT * n_threads) - n_under_way)
@@ -99,7 +99,7 @@ class Cluster:
     def _submit(
         self, function: Callable[[T], R], argument: T, resources: Mapping[str, float]
     ) -> "Future":
-        with self._told():
+        with self._translated():
             return self.client.submit(
                 function, argument, key=_key(function), resources=dict(resources)
             )
@@ -107,20 +107,20 @@ class Cluster:
     def _finished(
         self, futures: Iterable["Future"], resources: Mapping[str, float]
     ) -> "set[Future]":
-        """Return those that are finished, one at least.
+        """Return the finished ones, at least one.
 
         Raises
         ------
         EngineError
-            Where nobody is left to do them.
+            Where no worker is left.
         """
         from distributed import wait
 
         alive = time.monotonic()
         while True:
-            with self._told(), suppress(TimeoutError), self.client.as_current():
+            with self._translated(), suppress(TimeoutError), self.client.as_current():
                 return wait(list(futures), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED").done
-            with self._told(), suppress(TimeoutError, OSError):
+            with self._translated(), suppress(TimeoutError, OSError):
                 if self.client.status == "running" and self.workers(resources):
                     alive = time.monotonic()
             if time.monotonic() - alive > PATIENCE:
@@ -131,17 +131,17 @@ class Cluster:
                 )
 
     def _result(self, future: "Future") -> Any:
-        with self._told():
+        with self._translated():
             return future.result()
 
     def _drop(self, futures: Iterable["Future"]) -> None:
-        """Take back what nobody waits for any more; what runs already runs to its end."""
+        """Cancel calls; a running one runs to its end."""
         with suppress(Exception):
             self.client.cancel(list(futures))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what the cluster itself raises into a sentence."""
+    def _translated(self) -> Iterator[None]:
+        """Translate the cluster's own exceptions."""
         from distributed import KilledWorker
         from distributed.comm.core import CommClosedError
 
@@ -166,12 +166,12 @@ class StatisticsOnCluster:
     """Statistics computed on a cluster; implements ``threads.Compute``."""
 
     cluster: Cluster
-    room: Room
+    need: MemoryNeed
     """Memory that one call takes."""
 
     def each(self, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
-        """Yield function(argument) in order; what waits to be fetched stays with the workers."""
-        cluster, call = self.cluster, Statistic(function, self.room)
+        """Yield function(argument) in order; results wait on the workers."""
+        cluster, call = self.cluster, BoundedCall(function, self.need)
         todo = iter(arguments)
         window: deque[Future] = deque()
         try:
@@ -189,7 +189,7 @@ class StatisticsOnCluster:
         self, function: Callable[[T], R], arguments: Sequence[T], merge: Callable[[R, R], R]
     ) -> R:
         """Return function(argument) of all arguments, merged on the workers."""
-        call = delayed(Statistic(function, self.room), pure=False)
+        call = delayed(BoundedCall(function, self.need), pure=False)
         parts = [call(argument, dask_key_name=_key(function)) for argument in arguments]
         future = self.cluster.client.compute(reduce_tree(parts, merge))
         try:
@@ -201,5 +201,5 @@ class StatisticsOnCluster:
 
 def _key(function: Callable[..., Any]) -> str:
     """Return a new name for a call, as Dask's logs and dashboard show it."""
-    called = function.function if isinstance(function, Statistic) else function
+    called = function.function if isinstance(function, BoundedCall) else function
     return f"{type(called).__name__}-{uuid.uuid4().hex}"

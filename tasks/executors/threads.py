@@ -1,7 +1,7 @@
 """Dask, as the stages use it: a tree of calls on threads, with BLAS kept to one thread.
 
 BLAS threads times Dask threads is several times slower than either alone, so BLAS is held at one
-thread while Dask runs. The same calls are done by a cluster's workers in ``cluster_calls.py``.
+thread while Dask runs. The same calls are done by a cluster's workers in ``cluster.py``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Compute(Protocol):
-    """Where calls are done: the results and their order are the same everywhere."""
+    """A place that computes calls, with the same results in the same order everywhere."""
 
     def each(self, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
         """Yield function(argument) in order, few of them at once."""

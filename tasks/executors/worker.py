@@ -1,4 +1,4 @@
-"""What holds inside of a worker of a Dask cluster: one forward pass at a time, bounded memory.
+"""Calls inside a worker of a Dask cluster: one forward pass at a time, bounded memory.
 
 A worker is a process with some threads. Its threads share one network, which one of them at a time
 computes with, using as many of torch's threads as the worker has; statistics are one thread each.
@@ -29,30 +29,30 @@ _network = threading.Lock()
 _counting = threading.Lock()
 
 
-class Room(Hashable, Protocol):
-    """How much memory a statistic takes; picklable and hashable."""
+class MemoryNeed(Hashable, Protocol):
+    """The memory that a call takes; picklable and hashable."""
 
     def threads(self, memory: int, workers: int, cure: str) -> int:
-        """Return how many may be computed at once, at least one.
+        """Return the number of calls at once that fit, at least 1.
 
         Raises
         ------
         ResourceError
-            Where not even one fits into ``memory``; ``cure`` says what to do.
+            Where not even one fits into ``memory``; ``cure`` goes into the message.
         """
 
 
 @dataclass(frozen=True)
-class Statistic(Generic[T, R]):
-    """A statistic as a worker computes it: within its memory, with BLAS on one thread."""
+class BoundedCall(Generic[T, R]):
+    """A call within a worker's memory, with BLAS on one thread."""
 
     function: Callable[[T], R]
-    room: Room
+    need: MemoryNeed
 
     def __call__(self, argument: T) -> R:
-        """Return the statistic of some piece of the data."""
+        """Return function(argument)."""
         limit_blas()
-        with _slots(self.room):
+        with _slots(self.need):
             return self.function(argument)
 
 
@@ -63,20 +63,20 @@ def n_threads() -> int:
     return get_worker().state.nthreads
 
 
-def threads_in(room: Room) -> int:
-    """Return how many threads of this worker have room for a statistic.
+def threads_in(need: MemoryNeed) -> int:
+    """Return the number of this worker's threads that memory suffices for.
 
     Raises
     ------
     ResourceError
-        Where the worker has no room for one.
+        Where it does not suffice for one.
     """
     from distributed import get_worker
 
     worker = get_worker()
     limit = worker.memory_manager.memory_limit or psutil.virtual_memory().total
     cure = f"start the Dask workers ({worker.address}) with a larger --memory-limit"
-    return room.threads(limit, worker.state.nthreads, cure)
+    return need.threads(limit, worker.state.nthreads, cure)
 
 
 @contextmanager
@@ -101,16 +101,10 @@ def limit_blas() -> Any:
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Have glibc keep what a pass frees, as it does in a process that nobody set up otherwise.
+    """Have glibc keep freed memory; return whether it does.
 
-    Dask starts workers with a limit of 64 KiB (MALLOC_TRIM_THRESHOLD_), so every activation is
-    given back to the system and asked of it anew: page faults that take a fifth of a forward pass
-    on a CPU. What is kept is no more than the pass has had at once.
-
-    Returns
-    -------
-    bool
-        Whether there is a glibc that does so.
+    Dask starts workers with MALLOC_TRIM_THRESHOLD_ at 64 KiB, so every activation goes back to
+    the system: page faults that take a fifth of a forward pass on a CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -118,11 +112,11 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
-def _slots(room: Room) -> threading.Semaphore:
+def _slots(need: MemoryNeed) -> threading.Semaphore:
     with _counting:  # counted once, before statistics of this kind take memory themselves
-        return _slots_of(room)
+        return _slots_of(need)
 
 
 @lru_cache(maxsize=8)
-def _slots_of(room: Room) -> threading.Semaphore:
-    return threading.Semaphore(threads_in(room))
+def _slots_of(need: MemoryNeed) -> threading.Semaphore:
+    return threading.Semaphore(threads_in(need))

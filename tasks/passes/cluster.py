@@ -7,7 +7,6 @@ writes what it made of a block under the run's leases. What comes back is a few 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from soapworks.errors import EngineError, MissingProductError
 from soapworks.images.listing import open_folder
@@ -16,72 +15,56 @@ from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.writers import AttemptWriter
 from soapworks.tasks.events import Advance, Event, Notice, emit, listening
 from soapworks.tasks.executors.cluster import Cluster
-from soapworks.tasks.executors.worker import limit_blas, n_threads, network_alone
-from soapworks.tasks.passes.batches import block_spans
+from soapworks.tasks.executors.worker import limit_blas, n_threads, network_alone, threads_in
 from soapworks.tasks.passes.loading import batch_size, load_backbone, open_source
-from soapworks.tasks.passes.local import lacking_blocks, part_name
+from soapworks.tasks.passes.network import Finish, lacking_blocks, part_name
 from soapworks.tasks.plan.recipes import CheckpointPlan
-from soapworks.tasks.plan.request import ScoreRequest, plan_of
-
-if TYPE_CHECKING:
-    import torch
-
-
-class Finish(Protocol):
-    """What is made of a block's features; picklable."""
-
-    on_device: bool
-    """Whether features are wanted where they were computed; else on the host."""
-
-    def __call__(
-        self,
-        number: int,
-        features: "dict[str, torch.Tensor]",
-        writers: Mapping[str, AttemptWriter],
-    ) -> None:
-        """Write what a block's features (image, row, column, channel) of some layers give."""
+from soapworks.tasks.plan.request import PlannedRequest, plan_of
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What a worker tells of a block."""
+    """A worker's report of a block."""
 
     n_images: int
     notices: tuple[Notice, ...]
-    """What a person should know."""
+    """Notices for the user."""
 
 
 @dataclass(frozen=True)
 class BlockPass:
     """The pass of one block, as a worker does it: plain data."""
 
-    request: ScoreRequest
-    recipe: FeaturesRecipe
-    """Any of the layers' features."""
+    request: PlannedRequest
+    recipes: Mapping[str, FeaturesRecipe]
+    """Features of each layer."""
     writers: Mapping[str, AttemptWriter]
-    """Of what is made, by layer."""
+    """Writer of each layer's product."""
     finish: Finish
 
     def __call__(self, todo: tuple[int, tuple[str, ...]]) -> Passed:
         """Do a block, given as its number and the layers that lack it."""
         number, layers = todo
-        ((start, stop),) = block_spans(
-            self.recipe.input.n_images, self.recipe.block_images, [number]
-        )
-        told: list[Event] = []
-        with listening(told.append):
+        start, stop = self._recipe.span(number)
+        events: list[Event] = []
+        with listening(events.append):
             self._do(number, self._still_lacking(number, layers))
-        return Passed(stop - start, tuple(event for event in told if isinstance(event, Notice)))
+        return Passed(stop - start, tuple(event for event in events if isinstance(event, Notice)))
+
+    @property
+    def _recipe(self) -> FeaturesRecipe:
+        """Any of the recipes: input and blocks are the same for all."""
+        return next(iter(self.recipes.values()))
 
     def _still_lacking(self, number: int, layers: tuple[str, ...]) -> tuple[str, ...]:
-        """Leave out what a worker finished that died before it told so.
+        """Leave out layers that a worker finished before it died without a report.
 
-        Layers are finished in order, so mostly one look is enough.
+        Layers are finished in order, so one look is mostly enough.
         """
         writers = self.writers
         if not writers[layers[0]].has_part(part_name(number)):
             return layers
-        return tuple(la for la in layers if not writers[la].has_part(part_name(number)))
+        return tuple(layer for layer in layers if not writers[layer].has_part(part_name(number)))
 
     def _do(self, number: int, layers: tuple[str, ...]) -> None:
         from soapworks.tasks.passes.forward import forward_blocks
@@ -93,65 +76,51 @@ class BlockPass:
         options = self.request.options.model_copy(update={"workers": n_threads()})
         request = self.request.model_copy(update={"options": options})
         plan = seen_from_here(request)
-        source = open_source(request, plan, self.recipe)
+        source = open_source(request, plan, self._recipe)
+        need = self.finish.need
         with network_alone():
             backbone = load_backbone(request, plan)
+            on_device = need is not None and backbone.device.type == "cuda"
             blocks = forward_blocks(
                 backbone,
                 {number: layers},
                 source,
-                self.recipe,
+                self.recipes,
                 batch_size(request),
-                on_device=self.finish.on_device and backbone.device.type == "cuda",
+                on_device=on_device,
             )
             ((_, features),) = blocks
-        self.finish(number, features, self.writers)
+        threads = 1 if on_device or need is None else threads_in(need)
+        self.finish(number, features, self.writers, threads)
 
 
 @dataclass(frozen=True)
 class ClusterNetwork:
-    """A network on the workers of a cluster; ``local.Network`` is one in this process."""
+    """A network on the workers of a cluster; implements ``network.Network``."""
 
     cluster: Cluster
-    request: ScoreRequest
-    plan: CheckpointPlan
+    request: PlannedRequest
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return self.plan.identity.grid_at(self.plan.preprocessing.size)
+        plan = plan_of(self.request)
+        return plan.identity.grid_at(plan.preprocessing.size)
 
     def n_channels(self, layer: str) -> int:
         """Return the number of channels of a layer."""
-        return self.plan.identity.n_channels(layer)
+        return plan_of(self.request).identity.n_channels(layer)
 
-    def do_blocks(
+    def for_each_block(
         self,
         writers: Mapping[str, AttemptWriter],
-        recipe: FeaturesRecipe,
+        recipes: Mapping[str, FeaturesRecipe],
         finish: Finish,
         advance: Advance,
     ) -> None:
-        """Do all blocks of a segment that some layer lacks, on the workers.
-
-        Parameters
-        ----------
-        writers
-            Of what is made, by layer.
-        recipe
-            Any of the layers' features.
-        finish
-            What is made of a block's features.
-        advance
-            Told how many more images are done.
-
-        Raises
-        ------
-        EngineError
-            Where the cluster fails, or its workers do not see what this process sees.
-        """
-        todo = lacking_blocks(writers, recipe, advance)
-        call = BlockPass(_for_workers(self.request, self.plan), recipe, dict(writers), finish)
+        """Compute and finish all blocks of a segment that some layer lacks, on the workers."""
+        todo = lacking_blocks(writers, next(iter(recipes.values())), advance)
+        call = BlockPass(_for_workers(self.request), dict(recipes), dict(writers), finish)
         resources = self.cluster.resources(self.request.options.device)
         for passed in self.cluster.as_done(call, list(todo.items()), resources):
             for notice in passed.notices:
@@ -159,7 +128,7 @@ class ClusterNetwork:
             advance(passed.n_images)
 
 
-def seen_from_here(request: ScoreRequest) -> CheckpointPlan:
+def seen_from_here(request: PlannedRequest) -> CheckpointPlan:
     """Return the plan of a request, on a worker.
 
     Raises
@@ -197,7 +166,7 @@ def _elsewhere(checkpoint: str, asked: str) -> str:
     return checkpoint if is_bare and is_timm_name(checkpoint) else asked
 
 
-def _for_workers(request: ScoreRequest, plan: CheckpointPlan) -> ScoreRequest:
+def _for_workers(request: PlannedRequest) -> PlannedRequest:
     """Return a request that means the same in another folder, on another machine."""
     options = request.options.model_copy(
         update={"store": Location.parse(request.options.store).url, "dask": None}
@@ -205,7 +174,7 @@ def _for_workers(request: ScoreRequest, plan: CheckpointPlan) -> ScoreRequest:
     return request.model_copy(
         update={
             "images": open_folder(request.images).url,
-            "checkpoint": _elsewhere(request.checkpoint, plan.identity.asked),
+            "checkpoint": _elsewhere(request.checkpoint, plan_of(request).identity.asked),
             "options": options,
         }
     )

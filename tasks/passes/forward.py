@@ -1,7 +1,7 @@
 """The forward passes of an extraction: batches through a backbone, a block at a time.
 
 On a GPU a batch's features are cast there, copied into page-locked memory while the next batch is
-already being computed, and looked at one batch late. On a CPU the same code runs in turn.
+being computed, and checked one batch late. On a CPU the same code runs in turn.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ import torch
 from soapworks.errors import PrecisionError
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe
 from soapworks.tasks.events import Notice, emit
-from soapworks.tasks.passes.batches import BatchSize, block_spans, split_span
+from soapworks.tasks.passes.loading import BatchSize
 from soapworks.tasks.passes.sources import ImageSource
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def forward_blocks(
     backbone: "Backbone",
     todo: Mapping[int, Sequence[str]],
     source: ImageSource,
-    recipe: FeaturesRecipe,
+    recipes: Mapping[str, FeaturesRecipe],
     batch: BatchSize,
     *,
     on_device: bool = False,
@@ -57,8 +57,8 @@ def forward_blocks(
         Layers that are missing, by block number.
     source
         The segment's images.
-    recipe
-        Any of the layers' recipes: block size and stored dtype are the same for all.
+    recipes
+        Features recipe of each layer; input and blocks are the same for all.
     batch
         Images per forward pass.
     on_device
@@ -70,9 +70,9 @@ def forward_blocks(
         NaN or infinity in the features, or values beyond the stored dtype.
     """
     parts: dict[str, list[torch.Tensor]] = {}
-    batches = _compute(backbone, todo, source, recipe, batch, on_device)
+    batches = _compute(backbone, todo, source, recipes, batch, on_device)
     for batch_of, last in _one_behind(batches):
-        for layer, pieces in _arrived(batch_of, source, recipe).items():
+        for layer, pieces in _arrived(batch_of, source, recipes).items():
             parts.setdefault(layer, []).extend(pieces)
         if last:
             yield batch_of.block, {layer: torch.cat(some) for layer, some in parts.items()}
@@ -83,42 +83,45 @@ def _compute(
     backbone: "Backbone",
     todo: Mapping[int, Sequence[str]],
     source: ImageSource,
-    recipe: FeaturesRecipe,
+    recipes: Mapping[str, FeaturesRecipe],
     batch: BatchSize,
     on_device: bool,
 ) -> Iterator[tuple[Computed, bool]]:
     """Yield (batch, whether it is its block's last), each launched but maybe still under way."""
+    recipe = next(iter(recipes.values()))
     pieces = [
-        (number, piece, piece[1] == span[1])
-        for number, span in zip(
-            todo, block_spans(source.n_images, recipe.block_images, todo), strict=True
-        )
-        for piece in split_span(span, batch.size)
+        (number, piece, piece[1] == recipe.span(number)[1])
+        for number in todo
+        for piece in split_span(recipe.span(number), batch.size)
     ]
     images = source.batches([piece for _, piece, _ in pieces])
     for (number, (start, _), last), inputs in zip(pieces, images, strict=True):
-        layers = todo[number]
-        yield _launch(backbone, inputs, layers, recipe, batch, number, start, on_device), last
+        layers = {layer: recipes[layer] for layer in todo[number]}
+        yield _launch(backbone, inputs, layers, batch, number, start, on_device), last
+
+
+def split_span(span: tuple[int, int], size: int) -> list[tuple[int, int]]:
+    """Return a span cut in pieces of at most ``size``."""
+    start, stop = span
+    return [(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 def _launch(
     backbone: "Backbone",
     images: torch.Tensor,
-    layers: Sequence[str],
-    recipe: FeaturesRecipe,
+    recipes: Mapping[str, FeaturesRecipe],
     batch: BatchSize,
     block: int,
     start: int,
     on_device: bool,
 ) -> Computed:
-    dtype = getattr(torch, recipe.dtype)
     while True:
-        features: dict[str, list[torch.Tensor]] = {layer: [] for layer in layers}
+        features: dict[str, list[torch.Tensor]] = {layer: [] for layer in recipes}
         sums = []
         try:
             for some in images.split(batch.size):
-                for layer, values in backbone.features(some, layers).items():
-                    stored = values.to(dtype)
+                for layer, values in backbone.features(some, tuple(recipes)).items():
+                    stored = values.to(getattr(torch, recipes[layer].dtype))
                     sums.append(stored.sum(dtype=torch.float32))
                     features[layer].append(stored if on_device else _to_host(stored))
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -153,19 +156,20 @@ def _one_behind(
 
 
 def _arrived(
-    batch: Computed, source: ImageSource, recipe: FeaturesRecipe
+    batch: Computed, source: ImageSource, recipes: Mapping[str, FeaturesRecipe]
 ) -> dict[str, list[torch.Tensor]]:
     """Return the batch's features once they are there, refused where not finite."""
     if batch.copied is not None:
         batch.copied.synchronize()
     if not torch.isfinite(batch.finite).all():
         for layer, pieces in batch.features.items():
-            _check_finite(torch.cat(pieces).cpu().numpy(), layer, source, batch.start, recipe)
+            values = torch.cat(pieces).cpu().numpy()
+            _check_finite(values, source, batch.start, recipes[layer])
     return batch.features
 
 
 def _check_finite(
-    values: np.ndarray, layer: str, source: ImageSource, start: int, recipe: FeaturesRecipe
+    values: np.ndarray, source: ImageSource, start: int, recipe: FeaturesRecipe
 ) -> None:
     """Refuse NaN and infinity, naming layer, image and channel."""
     bad = np.argwhere(~np.isfinite(values))
@@ -181,6 +185,7 @@ def _check_finite(
         "float32, and check the checkpoint"
     )
     raise PrecisionError(
-        f"{recipe.subject.architecture} {layer}: {value} in channel {channel} at row {row}, column "
-        f"{column} of {source.name(start + image)} ({len(bad)} such values in the batch); {cure}."
+        f"{recipe.subject.architecture} {recipe.subject.layer}: {value} in channel {channel} "
+        f"at row {row}, column {column} of {source.name(start + image)} "
+        f"({len(bad)} such values in the batch); {cure}"
     )

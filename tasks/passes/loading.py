@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 from soapworks.errors import CheckpointError
 from soapworks.images.listing import open_folder
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe
-from soapworks.tasks.passes.batches import BatchSize
 from soapworks.tasks.passes.sources import ImageSource, RealSource, SyntheticSource
 from soapworks.tasks.plan.recipes import CheckpointPlan
-from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.plan.request import PlannedRequest
 
 if TYPE_CHECKING:
     from soapworks.backbones import Backbone
@@ -18,7 +17,28 @@ BATCH_SIZES = {"cpu": 16}
 """Images per forward pass by kind of device; 64 on all others."""
 
 
-def open_source(request: ScoreRequest, plan: CheckpointPlan, recipe: FeaturesRecipe) -> ImageSource:
+class BatchSize:
+    """Images per forward pass; halved, and remembered, where memory runs out.
+
+    Parameters
+    ----------
+    size
+        Number of images to begin with, 1 or more.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def halve(self, error: BaseException) -> None:
+        """Halve the batch, or raise the error where a batch is one image already."""
+        if self.size == 1:
+            raise error
+        self.size //= 2
+
+
+def open_source(
+    request: PlannedRequest, plan: CheckpointPlan, recipe: FeaturesRecipe
+) -> ImageSource:
     """Return the images of one segment of features."""
     if recipe.input.domain == "real":
         number = plan.manifest.recipe.segments.index(recipe.input.images)
@@ -37,7 +57,7 @@ def open_source(request: ScoreRequest, plan: CheckpointPlan, recipe: FeaturesRec
     )
 
 
-def batch_size(request: ScoreRequest) -> BatchSize:
+def batch_size(request: PlannedRequest) -> BatchSize:
     """Return the batch size of a request: one for all its passes, as long as the process lives."""
     device = resolve_device(request.options.device)
     return _batch_sizes(
@@ -51,7 +71,7 @@ def _batch_sizes(checkpoint: str, size: int) -> BatchSize:
     return BatchSize(size)
 
 
-def load_backbone(request: ScoreRequest, plan: CheckpointPlan) -> "Backbone":
+def load_backbone(request: PlannedRequest, plan: CheckpointPlan) -> "Backbone":
     """Return the network on its device, loaded once.
 
     Raises

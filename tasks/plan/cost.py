@@ -4,15 +4,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from rich.filesize import decimal
+
 from soapworks.errors import ResourceError
 from soapworks.images.preprocessing import Preprocessing
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe, RealInput, SyntheticInput
 from soapworks.storage_schemas.publishing.records import RECORD
 from soapworks.storage_schemas.store import Store
-from soapworks.tasks.passes.batches import n_blocks
 from soapworks.tasks.plan.recipes import CheckpointPlan, Missing
 from soapworks.tasks.settings import KeepFeatures
-from soapworks.tasks.sizes import size
 
 FLOAT64 = 8
 TABLE_ROW_BYTES = 100
@@ -152,7 +152,7 @@ def _products(plan: CheckpointPlan, missing: Missing) -> tuple[Counter[str], Cou
             "moments": [_moments_bytes(channels) for m in layer.moments if m in missing],
             "pca": [FLOAT64 * channels * (channels + 2)] * (layer.pca in missing),
             "responses": [
-                _counts_bytes(plan, f) * n_blocks(f)
+                _counts_bytes(plan, f) * f.n_blocks
                 for f, r in zip(layer.features, layer.responses, strict=True)
                 if r in missing
             ],
@@ -191,10 +191,10 @@ def _work_bytes(plan: CheckpointPlan, missing: Missing) -> int:
     for layer in plan.layers:
         moments = _moments_bytes(plan.identity.n_channels(layer.subject.layer))
         for f, m in zip(layer.real, layer.moments, strict=True):
-            first[f.input] += missing.streams(m) * n_blocks(f) * (moments + WORK_FILES_BYTES)
+            first[f.input] += missing.streams(m) * f.n_blocks * (moments + WORK_FILES_BYTES)
         for f, r in zip(layer.features, layer.responses, strict=True):
             counts = _counts_bytes(plan, f) + WORK_FILES_BYTES
-            second[f.input] += missing.streams(r) * n_blocks(f) * counts
+            second[f.input] += missing.streams(r) * f.n_blocks * counts
     return max((*first.values(), *second.values()), default=0)
 
 
@@ -225,15 +225,15 @@ def refuse_if_too_large(projection: Projection, store: Store) -> None:
     if free is not None and wanted > free:
         streamed = projection.modes["none"]
         less = (
-            f"keep no features (--keep-features none: {size(streamed.disk_bytes)}, "
+            f"keep no features (--keep-features none: {decimal(streamed.disk_bytes)}, "
             f"{streamed.forward_passes} forward passes), "
             if projection.keep_features == "all"
             else ""
         )
         raise ResourceError(
-            f"this run would write {size(wanted)} into {store.url}, which has {size(free)} free: "
-            f"make room, {less}ask for fewer layers or images (--layers, --max-images), or choose "
-            "another --store."
+            f"this run would write {decimal(wanted)} into {store.url}, which has "
+            f"{decimal(free)} free: make room, {less}ask for fewer layers or images "
+            "(--layers, --max-images), or choose another --store."
         )
 
 

@@ -33,15 +33,25 @@ class ScoreRequest(IndexRequest):
     """Identifier of the checkpoint."""
     architecture: str | None = None
     """timm's name of the architecture, where the checkpoint does not name it."""
-    manifest: str = ""
-    """Key of the photographs' manifest, once they are indexed."""
-    identity: str = ""
-    """Key of the checkpoint's identity, once it is identified."""
+
+    def planned(self, manifest: str, identity: str) -> "PlannedRequest":
+        """Return the request with the keys of its manifest and its checkpoint's identity."""
+        given = {name: getattr(self, name) for name in ScoreRequest.model_fields}
+        return PlannedRequest(**given, manifest=manifest, identity=identity)
+
+
+class PlannedRequest(ScoreRequest):
+    """A request whose images are indexed and whose checkpoint is identified."""
+
+    manifest: str
+    """Key of the images' manifest."""
+    identity: str
+    """Key of the checkpoint's identity."""
 
 
 @lru_cache(maxsize=4)
-def plan_of(request: ScoreRequest) -> CheckpointPlan:
-    """Return the plan of a request whose checkpoint and photographs are identified.
+def plan_of(request: PlannedRequest) -> CheckpointPlan:
+    """Return the plan of a request.
 
     Raises
     ------

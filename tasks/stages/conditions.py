@@ -1,7 +1,7 @@
-"""How a layer was measured: which images, seen how. Scores are compared where that agrees.
+"""Conditions of a measurement: which images, seen how. Scores compare where they agree.
 
-A recipe of scores names its inputs by key alone, and features are the first thing to be deleted
-from a store, so what they were is noted in the facts of all that is counted from them.
+A recipe of scores names its inputs by key alone, and features are the first products to be deleted
+from a store, so their conditions are recorded in the facts of all that is counted from them.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOTED = ("input", "image_size", "mean", "std", "precision", "dtype", "block_images")
-"""Fields of a features recipe that are noted with what is counted from the features."""
+RECORDED = ("input", "image_size", "mean", "std", "precision", "dtype", "block_images")
+"""Fields of a features recipe that are recorded with the counts of its features."""
 
 COMPARED = (
     "images",
@@ -21,44 +21,45 @@ COMPARED = (
     "spec_version",
     "noise_seed",
 )
-"""What must agree where scores of two models are compared; all else is a model's own."""
+"""Conditions that agree where scores of two models are compared; others are a model's own."""
 
 
-def seen(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is noted of the features of one segment.
+def feature_conditions(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conditions of the features of one segment.
 
     Parameters
     ----------
     features
         The recipe's fields as they are stored.
     """
-    return {name: features[name] for name in NOTED}
+    return {name: features[name] for name in RECORDED}
 
 
-def measurement(
+def conditions(
     real: Sequence[Mapping[str, Any]], synthetic: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """Return how a layer was measured, from what is noted of its segments, in order.
+    """Return the conditions of a layer from those of its segments, in order.
 
     Returns
     -------
     dict or None
         ``images`` (sha256 of the segments' digests), ``n_real``, ``n_synthetic``,
         ``preprocessing``, ``spec``, ``spec_version``, ``noise_seed``, ``image_size``, ``mean``,
-        ``std``, ``precision``, ``dtype`` and ``block_images``; None where nothing was noted.
+        ``std``, ``precision``, ``dtype`` and ``block_images``; None where a
+        segment has no conditions.
     """
     try:
         first, noise = real[0], synthetic[0]["input"]
-        digests = "\n".join(one["input"]["images"] for one in real)
+        digests = "\n".join(segment["input"]["images"] for segment in real)
         return {
             "images": hashlib.sha256(digests.encode()).hexdigest(),
-            "n_real": sum(one["input"]["n_images"] for one in real),
-            "n_synthetic": sum(one["input"]["n_images"] for one in synthetic),
+            "n_real": sum(segment["input"]["n_images"] for segment in real),
+            "n_synthetic": sum(segment["input"]["n_images"] for segment in synthetic),
             "preprocessing": first["input"]["preprocessing"],
             "spec": noise["spec"],
             "spec_version": noise["spec_version"],
             "noise_seed": noise["seed"],
-            **{name: first[name] for name in NOTED if name != "input"},
+            **{name: first[name] for name in RECORDED if name != "input"},
         }
     except (LookupError, TypeError):
         return None

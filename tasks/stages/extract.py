@@ -5,7 +5,7 @@ read, and finished blocks are written, so that storing costs little beside the f
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,7 @@ from soapworks.storage_schemas.publishing.writers import AttemptWriter
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.events import Advance
 from soapworks.tasks.get_or_make import get_or_make_all
-from soapworks.tasks.passes.cluster import ClusterNetwork
-from soapworks.tasks.passes.local import Network, part_name, unfinished_blocks
+from soapworks.tasks.passes.network import Network, part_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +29,7 @@ WRITERS = 2
 
 def extract(
     store: Store,
-    network: Network | ClusterNetwork,
+    network: Network,
     recipes: Sequence[FeaturesRecipe],
     advance: Advance,
 ) -> list[Product]:
@@ -43,11 +42,11 @@ def extract(
     store
         Where products live.
     network
-        The network, in this process or on a cluster, and the segment's images.
+        The network, in this process or on a cluster.
     recipes
         One per layer, all with the same input.
     advance
-        Told how many more images are done.
+        Called with the number of images finished since the last call.
 
     Raises
     ------
@@ -64,52 +63,36 @@ def extract(
 
 
 def _extract_blocks(
-    network: Network | ClusterNetwork, attempts: Mapping[FeaturesRecipe, Attempt], advance: Advance
+    network: Network, attempts: Mapping[FeaturesRecipe, Attempt], advance: Advance
 ) -> None:
-    recipe = next(iter(attempts))
-    writers = {one.subject.layer: attempt.writer for one, attempt in attempts.items()}
-    arrays = {
-        layer: create_array(
-            writer.zarr_group(GROUP, mode="a"),
+    for recipe, attempt in attempts.items():
+        create_array(
+            attempt.writer.zarr_group(GROUP, mode="a"),
             "features",
             "features",
-            (recipe.input.n_images, *network.grid, network.n_channels(layer)),
+            (recipe.input.n_images, *network.grid, network.n_channels(recipe.subject.layer)),
             recipe.dtype,
             block_images=recipe.block_images,
         )
-        for layer, writer in writers.items()
-    }
-    if isinstance(network, ClusterNetwork):
-        network.do_blocks(writers, recipe, KeepBlock(), advance)
-        return
-    blocks = unfinished_blocks(network, writers, recipe, advance)
-    written: list[Future[None]] = []
-    with ThreadPoolExecutor(WRITERS, "write") as pool:
-        for number, features in blocks:
-            # One block may be in writing while the next is computed: memory is two blocks.
-            for earlier in written:
-                earlier.result()
-            written = [
-                pool.submit(write_block, arrays[layer], writers[layer], number, values.numpy())
-                for layer, values in features.items()
-            ]
-        for last in written:
-            last.result()
+    writers = {recipe.subject.layer: attempt.writer for recipe, attempt in attempts.items()}
+    recipes = {recipe.subject.layer: recipe for recipe in attempts}
+    network.for_each_block(writers, recipes, KeepBlock(), advance)
 
 
 @dataclass(frozen=True)
 class KeepBlock:
-    """Write a block's features, on a worker into arrays that the run has created."""
+    """Write a block's features into arrays that the run has created."""
 
-    on_device = False
+    need = None
 
     def __call__(
         self,
         number: int,
-        features: "dict[str, torch.Tensor]",
+        features: "Mapping[str, torch.Tensor]",
         writers: Mapping[str, AttemptWriter],
+        threads: int,
     ) -> None:
-        """Write what was computed of a block, layer by layer."""
+        """Write a block, layer by layer."""
 
         def write(layer: str) -> None:
             write_block(_open(writers[layer]), writers[layer], number, features[layer].numpy())
@@ -120,7 +103,7 @@ class KeepBlock:
 
 @lru_cache(maxsize=128)
 def _open(writer: AttemptWriter) -> "zarr.Array":
-    """Return an attempt's array, opened once by a worker for all of its blocks."""
+    """Return an attempt's array, opened once per process."""
     array: zarr.Array = writer.zarr_group(GROUP, mode="r+")["features"]  # type: ignore[assignment]
     return array
 
@@ -132,7 +115,7 @@ def write_block(array: "zarr.Array", writer: Any, number: int, values: "np.ndarr
     writer.finish_part(part_name(number), [f"{GROUP}/features/c/{number}/"])
 
 
-def _facts(recipe: FeaturesRecipe, network: Network | ClusterNetwork) -> dict[str, Any]:
+def _facts(recipe: FeaturesRecipe, network: Network) -> dict[str, Any]:
     return {
         "n_images": recipe.input.n_images,
         "grid": list(network.grid),

@@ -14,8 +14,9 @@ from soapworks.storage_schemas.layout.arrays import GROUP, create_array, read_ar
 from soapworks.storage_schemas.layout.recipes import ResponsesRecipe
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.get_or_make import get_or_make
-from soapworks.tasks.stages.conditions import seen
-from soapworks.tasks.stages.fit_pca import blocks_of, compute_on, open_features, pieces_of, read_pca
+from soapworks.tasks.stages.conditions import feature_conditions
+from soapworks.tasks.stages.fit_pca import read_pca
+from soapworks.tasks.stages.stored_features import blocks_of, compute_on, open_features, pieces_of
 
 if TYPE_CHECKING:
     from soapworks.tasks.executors.cluster import Cluster
@@ -106,7 +107,7 @@ def write_responses(
     for number, found in enumerate(counts):
         array[number] = found
     create_array(group, "responses", "n_images", (len(sizes),), "int32")[...] = sizes
-    return {"n_images": sum(sizes), "n_blocks": len(sizes), "seen": seen(features)}
+    return {"n_images": sum(sizes), "n_blocks": len(sizes), "seen": feature_conditions(features)}
 
 
 def read_responses(products: Sequence[Product]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from soapworks.storage_schemas.layout.recipes import ScoresRecipe
 from soapworks.storage_schemas.layout.tables import SCORES_TABLE, read_scores, write_scores
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.get_or_make import get_or_make
-from soapworks.tasks.stages.conditions import measurement
+from soapworks.tasks.stages.conditions import conditions
 from soapworks.tasks.stages.respond import components_of, read_responses
 
 
@@ -59,7 +59,7 @@ def make_scores(
             "n_real": int(real_sizes.sum()),
             "n_synthetic": int(synthetic_sizes.sum()),
             **summary(table),
-            "measured": measurement(real=_noted(real), synthetic=_noted(synthetic)),
+            "measured": conditions(_recorded(real), _recorded(synthetic)),
         }
 
     return get_or_make(store, recipe, make)
@@ -89,8 +89,8 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _noted(responses: Sequence[Product]) -> list[dict[str, Any]]:
-    return [one.facts.get("seen", {}) for one in responses]
+def _recorded(responses: Sequence[Product]) -> list[dict[str, Any]]:
+    return [product.facts.get("seen", {}) for product in responses]
 
 
 def read_score_table(product: Product) -> pd.DataFrame:

@@ -22,20 +22,11 @@ from soapworks.storage_schemas.publishing.writers import AttemptWriter
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.events import Advance
 from soapworks.tasks.executors.threads import Threads, compute_each
-from soapworks.tasks.executors.worker import threads_in
 from soapworks.tasks.get_or_make import get_or_make_all
-from soapworks.tasks.passes.batches import block_spans, n_blocks
-from soapworks.tasks.passes.cluster import ClusterNetwork
-from soapworks.tasks.passes.local import Network, part_name, unfinished_blocks
-from soapworks.tasks.stages.fit_pca import (
-    StatisticsMemory,
-    images_per_range,
-    merged,
-    moments_of,
-    threads_within,
-    write_moments,
-)
+from soapworks.tasks.passes.network import Network, part_name
+from soapworks.tasks.stages.fit_pca import merged, moments_of, write_moments
 from soapworks.tasks.stages.respond import components_of, counts_of, write_responses
+from soapworks.tasks.stages.stored_features import StatisticsMemory, images_per_range
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +63,7 @@ class BlockWork:
 
     def __len__(self) -> int:
         """Return the number of blocks."""
-        return n_blocks(self.features)
+        return self.features.n_blocks
 
     def read(self, number: int) -> Arrays:
         """Return what a block gave."""
@@ -81,8 +72,8 @@ class BlockWork:
     @property
     def sizes(self) -> list[int]:
         """Images in every block."""
-        n_images, block = self.features.input.n_images, self.features.block_images
-        return [stop - start for start, stop in block_spans(n_images, block, range(len(self)))]
+        spans = map(self.features.span, range(len(self)))
+        return [stop - start for start, stop in spans]
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ class StreamedResponses:
 
 def stream(
     store: Store,
-    network: Network | ClusterNetwork,
+    network: Network,
     statistic: Statistic[R],
     wanted: Mapping[R, FeaturesRecipe],
     advance: Advance,
@@ -170,29 +161,20 @@ def stream(
     ResourceError
         Where the statistics would not fit into ``memory``.
     """
-    recipe = next(iter(wanted.values()))
-    widest = max(network.n_channels(one.subject.layer) for one in wanted)
-    shape = (recipe.input.n_images, *network.grid, widest)
 
     def make(attempts: Mapping[R, Attempt]) -> None:
-        threads = threads_within(memory, shape, recipe.block_images, workers)
-        writers = {one.subject.layer: attempt.writer for one, attempt in attempts.items()}
-        finish = BlockStatistics(
-            statistic, {one.subject.layer: one for one in attempts}, recipe.block_images
-        )
-        if isinstance(network, ClusterNetwork):
-            room = StatisticsMemory(shape, recipe.block_images)
-            network.do_blocks(writers, recipe, OnWorker(finish, room), advance)
-        else:
-            # On a GPU the statistics are computed there, one layer after another.
-            on_cpu = network.backbone.device.type == "cpu"
-            blocks = unfinished_blocks(network, writers, recipe, advance, on_device=not on_cpu)
-            for number, features in blocks:
-                finish(number, features, writers, threads if on_cpu else 1)
-                features.clear()  # before the next block is put together
-        for one, attempt in attempts.items():
-            work = BlockWork(attempt, wanted[one], threads)
-            attempt.publish(statistic.write(one, attempt, work))
+        recipes = {recipe.subject.layer: recipe for recipe in attempts}
+        features = {layer: wanted[recipe] for layer, recipe in recipes.items()}
+        about = next(iter(features.values()))
+        widest = max(map(network.n_channels, recipes))
+        need = StatisticsMemory((about.input.n_images, *network.grid, widest), about.block_images)
+        threads = need.threads(memory, workers, "raise --memory")
+        writers = {recipe.subject.layer: attempt.writer for recipe, attempt in attempts.items()}
+        finish = BlockStatistics(statistic, recipes, need)
+        network.for_each_block(writers, features, finish, advance)
+        for recipe, attempt in attempts.items():
+            work = BlockWork(attempt, wanted[recipe], threads)
+            attempt.publish(statistic.write(recipe, attempt, work))
 
     return get_or_make_all(store, list(wanted), make)
 
@@ -203,8 +185,8 @@ class BlockStatistics(Generic[R]):
 
     statistic: Statistic[R]
     recipes: Mapping[str, R]
-    """What is made, by layer."""
-    block_images: int
+    """Recipe of each layer's statistic."""
+    need: StatisticsMemory
 
     def __call__(
         self,
@@ -213,35 +195,16 @@ class BlockStatistics(Generic[R]):
         writers: Mapping[str, AttemptWriter],
         threads: int,
     ) -> None:
-        """Do all layers of a block, some at once."""
+        """Do all layers of a block, several at once on threads."""
 
         def of_layer(layer: str) -> None:
             values = features[layer]
-            pieces = in_pieces(values, self.block_images)
+            pieces = in_pieces(values, self.need.block_images)
             arrays = self.statistic.of_block(self.recipes[layer], pieces, tuple(values.shape[1:]))
             write_block(writers[layer], number, arrays)
 
         for _ in compute_each(of_layer, list(features), workers=threads):
             pass
-
-
-@dataclass(frozen=True)
-class OnWorker:
-    """The same on a worker, on as many of its threads as its memory allows."""
-
-    finish: BlockStatistics[Any]
-    room: StatisticsMemory
-    on_device = True
-
-    def __call__(
-        self,
-        number: int,
-        features: "dict[str, torch.Tensor]",
-        writers: Mapping[str, AttemptWriter],
-    ) -> None:
-        """Do all layers of a block."""
-        on_cpu = not any(values.is_cuda for values in features.values())
-        self.finish(number, features, writers, threads_in(self.room) if on_cpu else 1)
 
 
 def work_name(number: int) -> str:

@@ -52,7 +52,7 @@ def run_stages(request: ScoreRequest) -> list[dict[str, Any]]:
     """Do what the flow does, without Prefect; return the summary."""
     (manifest,) = stages.index_stage(request).keys
     (identity,) = stages.identify_stage(request).keys
-    request = request.model_copy(update={"manifest": manifest, "identity": identity})
+    request = request.planned(manifest, identity)
     plan = plan_of(request)
     missing = find_missing(request.store(), plan)
     layers = [layer.subject.layer for layer in plan.layers]

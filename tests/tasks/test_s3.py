@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from soapworks.tasks import run as stages
-from soapworks.tasks.stages.fit_pca import open_features, pieces_of
+from soapworks.tasks.stages.stored_features import open_features, pieces_of
 from tests.tasks.conftest import Forwards, run_stages
 
 
@@ -51,7 +51,7 @@ def test_a_block_is_read_in_one_request(
     client.close()
     request = request_of(store=f"s3://pieces-{n_requests}/store", layers="norm")
     (manifest,), (identity,) = stages.index_stage(request).keys, stages.identify_stage(request).keys
-    request = request.model_copy(update={"manifest": manifest, "identity": identity})
+    request = request.planned(manifest, identity)
     stages.extract_stage(request, "synthetic")
     features = request.store().products("features")[0]
     expected = open_features(features)[0:4]

@@ -22,7 +22,7 @@ from soapworks.tasks.executors.connection import connected
 from soapworks.tasks.passes import loading
 from soapworks.tasks.plan.request import ScoreRequest
 from soapworks.tasks.settings import RunOptions, ScoreSettings
-from soapworks.tasks.stages.fit_pca import StatisticsMemory
+from soapworks.tasks.stages.stored_features import StatisticsMemory
 from tests.clusters import LittleMemory, Patches, StandStill, on_workers
 from tests.small import write_photographs
 from tests.tasks.conftest import Forwards, advanced, run_stages
@@ -251,10 +251,8 @@ def test_threads_of_a_worker_share_one_network_and_take_turns(
         n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0"
     ) as cluster:
         options = run.options.model_copy(update={"dask": cluster.scheduler_address})
-        stages.extract_stage(
-            run.model_copy(update={"manifest": manifest, "identity": identity, "options": options}),
-            "real",
-        )
+        request = run.model_copy(update={"options": options}).planned(manifest, identity)
+        stages.extract_stage(request, "real")
     torch.set_num_threads(before)
     assert (len(loaded), len(most), max(most)) == (1, 6, 1)
 

@@ -150,12 +150,12 @@ def test_workers_that_do_not_see_what_this_process_sees(
         stages.identify_stage(finished).keys,
     )
     elsewhere = str(tmp_path / "elsewhere")
-    changes: dict[str, object] = {"manifest": manifest, "identity": identity}
+    changes: dict[str, object] = {}
     if what == "store":
         changes["options"] = finished.options.model_copy(update={"store": elsewhere})
     else:
         changes["images" if what == "photographs" else "checkpoint"] = elsewhere
-    request = finished.model_copy(update=changes)
+    request = finished.model_copy(update=changes).planned(manifest, identity)
     with (
         connected(address) as cluster,
         pytest.raises(EngineError, match=f"worker tcp://.* does not see the {what} at {elsewhere}"),

@@ -9,7 +9,7 @@ from soapworks.errors import InputError, LayerError, ResourceError
 from soapworks.flows.run_score import plan_run
 from soapworks.tasks.plan.cost import Projection, refuse_if_too_large
 from soapworks.tasks.plan.models import ModelEntry
-from soapworks.tasks.stages.fit_pca import images_per_range, threads_within
+from soapworks.tasks.stages.stored_features import StatisticsMemory, images_per_range
 from tests.tasks.conftest import run_stages
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_does_not_fit_is_refused_with_both_numbers(request_of, monkey
 
 def test_memory_that_holds_no_image_is_refused_with_both_numbers() -> None:
     with pytest.raises(ResourceError, match=r"need [\d.]+ [MG]B .* the limit is 64.0 MB"):
-        threads_within(64_000_000, (10, 37, 37, 1536), 64, workers=2)
+        StatisticsMemory((10, 37, 37, 1536), 64).threads(64_000_000, 2, "raise --memory")
 
 
 def test_memory_limits_threads_and_not_ranges() -> None:
@@ -88,8 +88,9 @@ def test_memory_limits_threads_and_not_ranges() -> None:
     shape = (1000, 14, 14, 768)
     # A range of 55 images is 33 MB in float32; four copies and three 768 x 768 matrices: 147 MB.
     assert images_per_range(shape, 64) == 55
-    assert threads_within(used + 200_000_000, shape, 64, workers=8) == 1
-    assert threads_within(used + 700_000_000, shape, 64, workers=8) == 4
+    need = StatisticsMemory(shape, 64)
+    assert need.threads(used + 200_000_000, 8, "") == 1
+    assert need.threads(used + 700_000_000, 8, "") == 4
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def publish_scored(store: Store, model: int, layer: str, **measured: str) -> Non
 @pytest.fixture
 def plan(store: Store, request_: ScoreRequest) -> CheckpointPlan:
     (identity,), (manifest,) = store.products("checkpoints"), store.products("images")
-    return plan_of(request_.model_copy(update={"identity": identity.key, "manifest": manifest.key}))
+    return plan_of(request_.planned(manifest.key, identity.key))
 
 
 def images(html: bytes) -> list[Image.Image]:

@@ -101,9 +101,7 @@ def test_equal_counts_give_equal_bytes(request_of: Callable[..., ScoreRequest]) 
     rows = run_stages(request)
     store = request.store()
     keys = {kind: store.products(kind)[0].key for kind in ("images", "checkpoints")}
-    planned = request.model_copy(
-        update={"manifest": keys["images"], "identity": keys["checkpoints"]}
-    )
+    planned = request.planned(keys["images"], keys["checkpoints"])
     (layer,) = plan_of(planned).layers
     assert layer.head.key == rows[0]["key"]
     one, other = top_components(store, layer, 3), top_components(store, layer, 3)

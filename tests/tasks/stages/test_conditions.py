@@ -7,7 +7,7 @@ import pytest
 
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.plan.request import ScoreRequest
-from soapworks.tasks.stages.conditions import comparison, measurement
+from soapworks.tasks.stages.conditions import comparison, conditions
 from tests.tasks.conftest import run_stages
 
 
@@ -27,7 +27,7 @@ def note(**changes: Any) -> dict[str, Any]:
 
 
 def test_segments_are_put_together() -> None:
-    found = measurement([note(images="a" * 64), note(images="b" * 64, n_images=2)], [note()])
+    found = conditions([note(images="a" * 64), note(images="b" * 64, n_images=2)], [note()])
     assert found is not None
     digests = ("a" * 64 + "\n" + "b" * 64).encode()
     assert found["images"] == hashlib.sha256(digests).hexdigest()
@@ -35,7 +35,7 @@ def test_segments_are_put_together() -> None:
 
 
 def test_responses_without_a_note_leave_it_open() -> None:
-    assert measurement([note(), {}], [note()]) is None
+    assert conditions([note(), {}], [note()]) is None
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_responses_without_a_note_leave_it_open() -> None:
     ],
 )
 def test_other_images_are_no_comparison(other: tuple[list[Any], list[Any]]) -> None:
-    mine, theirs = measurement([note()], [note()]), measurement(*other)
+    mine, theirs = conditions([note()], [note()]), conditions(*other)
     assert mine is not None
     assert theirs is not None
     assert comparison(mine) != comparison(theirs)
 
 
 def test_another_input_size_is_still_a_comparison() -> None:
-    mine, large = measurement([note()], [note()]), {**note(), "image_size": [64, 64]}
-    theirs = measurement([large], [large])
+    mine, large = conditions([note()], [note()]), {**note(), "image_size": [64, 64]}
+    theirs = conditions([large], [large])
     assert mine is not None
     assert theirs is not None
     assert comparison(mine) == comparison(theirs)

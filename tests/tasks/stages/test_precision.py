@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,7 +28,12 @@ def test_overflow_of_the_stored_dtype_is_found_and_named(request_of, tmp_path: P
 
 def test_float32_is_the_cure_of_overflow(request_of, tmp_path: Path) -> None:
     folder = changed_checkpoint(tmp_path / "massive", "blocks.0.mlp.fc2.bias", 1e5)
-    run_stages(request_of(checkpoint=str(folder), layers="blocks.0", store_dtype="float32"))
+    request = request_of(checkpoint=str(folder), layers="blocks.0", store_dtype="float32")
+    (row,) = run_stages(request)
+    features = request.store().products("features")
+    assert {str(product.open_zarr()["features"].dtype) for product in features} == {"float32"}
+    assert all(np.isfinite(product.open_zarr()["features"][...]).all() for product in features)
+    assert 0 < row["top_si"] <= 1
 
 
 def test_nan_is_found_and_nothing_is_published(request_of, tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def test_pieces_of_a_block_are_those_of_stored_features(
     request_of, streamed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A block larger than what a thread takes at once: 3 of its 4 images, then 1."""
-    from soapworks.tasks.stages import fit_pca
+    from soapworks.tasks.stages import stored_features
 
-    monkeypatch.setattr(fit_pca, "RANGE_BYTES", 3 * 16 * 24 * 4)
+    monkeypatch.setattr(stored_features, "RANGE_BYTES", 3 * 16 * 24 * 4)
     kept, passed = request_of(), streamed(store=str(tmp_path / "streamed"))
     run_stages(kept)
     run_stages(passed)
@@ -368,7 +368,7 @@ def test_stages_without_work_say_that_they_are_cached(request_of, streamed, even
     request = streamed(layers="norm")
     (manifest,) = stages.index_stage(request).keys
     (identity,) = stages.identify_stage(request).keys
-    request = request.model_copy(update={"manifest": manifest, "identity": identity})
+    request = request.planned(manifest, identity)
     assert stages.moments_stage(request) == ([], True)
     assert stages.responses_stage(request, "synthetic") == ([], True)
     assert not [event for event in events if isinstance(event, StageAdvanced)]
