@@ -15,6 +15,10 @@ class InputError(SoapworksError, ValueError):
     """An argument, an array's shape or a value that cannot be used."""
 
 
+class CollapsedFeaturesError(InputError):
+    """Features that do not vary: no component of theirs has a score."""
+
+
 class ImageError(SoapworksError, ValueError):
     """One image that cannot be read or is refused; the message is the short reason."""
 

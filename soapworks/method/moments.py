@@ -30,7 +30,7 @@ _MAX_PENDING_BLOCKS = 256
 
 
 class Moments:
-    """Running count, mean and scatter of tokens (METHOD section 3).
+    """Running count, mean and scatter of tokens.
 
     Each block of rows is centred before it is multiplied with itself, and blocks are joined in
     float64 by the pairwise formula of Chan, Golub and LeVeque (1979), so massive channels
@@ -50,6 +50,18 @@ class Moments:
     ------
     InputError
         For a number of channels below 1 or an unknown precision.
+
+    Notes
+    -----
+    Section 3 of docs/method.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> first, second = np.array([[0.0, 1.0]]), np.array([[0.0, 3.0]])
+    >>> moments = Moments(2).update(first).merge(Moments(2).update(second))
+    >>> moments.count, moments.mean.tolist(), moments.covariance.tolist()
+    (2, [0.0, 2.0], [[0.0, 0.0], [0.0, 2.0]])
     """
 
     def __init__(self, n_channels: int, *, precision: Precision = "float64") -> None:
@@ -67,7 +79,23 @@ class Moments:
     def from_parts(
         cls, count: int, mean: Any, scatter: Any, *, precision: Precision = "float64"
     ) -> Self:
-        """Return moments with the given count, mean (D,) and scatter (D, D), as stored earlier."""
+        """Return moments from parts that were stored earlier.
+
+        Parameters
+        ----------
+        count : int
+        mean : (D,)
+        scatter : (D, D)
+        precision
+            Of the products behind the scatter, and of later ones.
+
+        Raises
+        ------
+        InputError
+            When the shapes do not belong together.
+        PrecisionError
+            For NaN or infinity.
+        """
         mean, scatter = to_array(mean), to_array(scatter)
         if mean.ndim != 1 or scatter.shape != (mean.size, mean.size) or count < 0:
             raise InputError(

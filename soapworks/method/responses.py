@@ -23,7 +23,7 @@ _SINGLE_RESPONSES = 2048
 
 
 def count_responses(tokens: Any, pca: Pca, *, precision: Precision = "float64") -> np.ndarray:
-    """Count images with a positive response, per position and component (METHOD section 4).
+    """Count images with a positive response, by position and component.
 
     The response of component d to token z is ``(z - mean) . v_d``, and positive means > 0. Counts
     of several parts of an image set add up.
@@ -49,6 +49,17 @@ def count_responses(tokens: Any, pca: Pca, *, precision: Precision = "float64") 
         When tokens have not four axes or not the channels of ``pca``, or for another precision.
     PrecisionError
         For NaN, infinity or values too large to be squared in float32.
+
+    Notes
+    -----
+    Section 4 of docs/method.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pca = Pca(mean=[0, 2], components=[[0, 1], [1, 0]], explained_variance=[2, 0], count=2)
+    >>> count_responses(np.array([[[[5, 3]]], [[[5, 1]]]]), pca)
+    array([[[1, 2]]])
     """
     tokens = check_tokens(tokens, pca.n_channels, grid=True)
     if precision not in ("float32", "float64"):

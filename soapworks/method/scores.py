@@ -1,10 +1,14 @@
-"""Semantic invariance per component, and how sure it is."""
+"""Semantic invariance per component, with its standard error.
+
+A component without variance has no score: its responses are rounding, or all alike, which would
+count as perfect invariance. Its score is NaN, it ranks last and its weight is 0.
+"""
 
 from typing import Any
 
 import numpy as np
 
-from soapworks.errors import InputError
+from soapworks.errors import CollapsedFeaturesError, InputError
 from soapworks.method._tokens import to_array
 
 #: Scores above it count as semantically invariant (the paper's threshold).
@@ -15,7 +19,7 @@ UNINFORMATIVE_SCORE = 0.5**0.5
 
 
 def semantic_invariance(p: Any, q: Any) -> np.ndarray:
-    """Return the semantic invariance of two response rates, elementwise (METHOD section 5).
+    """Return the semantic invariance of two response rates, elementwise.
 
     Parameters
     ----------
@@ -24,12 +28,22 @@ def semantic_invariance(p: Any, q: Any) -> np.ndarray:
 
     Returns
     -------
-    s : float64, within [0, 1]; 1 at p = q = 0 or 1, .7071 at p = q = .5, 0 at p = 0, q = 1
+    s : float64 array, broadcast shape
+        Within [0, 1]: 1 at p = q = 0 or 1, .7071 at p = q = .5, 0 at p = 0, q = 1.
 
     Raises
     ------
     InputError
         For values outside [0, 1] or NaN.
+
+    Notes
+    -----
+    Section 5 of docs/method.md.
+
+    Examples
+    --------
+    >>> semantic_invariance([1, 0.5, 0], [1, 0.5, 1]).round(4)
+    array([1.    , 0.7071, 0.    ])
     """
     p, q = np.asarray(to_array(p), np.float64), np.asarray(to_array(q), np.float64)
     for name, rate in (("p", p), ("q", q)):
@@ -39,9 +53,14 @@ def semantic_invariance(p: Any, q: Any) -> np.ndarray:
 
 
 def score_components(
-    real_counts: Any, n_real: int, synthetic_counts: Any, n_synthetic: int
+    real_counts: Any,
+    n_real: int,
+    synthetic_counts: Any,
+    n_synthetic: int,
+    *,
+    explained_variance: Any = None,
 ) -> np.ndarray:
-    """Return the score of every component: the mean over positions (METHOD section 5).
+    """Return the score of every component: the mean over positions.
 
     Parameters
     ----------
@@ -49,15 +68,33 @@ def score_components(
         Images with a positive response; see `count_responses`.
     n_real, n_synthetic : int
         Images counted.
+    explained_variance : (D,), optional
+        Of `Pca`; components where it is 0 have no score. Without it all have one.
 
     Returns
     -------
     scores : (D,) float64
+        NaN for components without variance.
 
     Raises
     ------
     InputError
         When shapes differ, there are no images, or a count exceeds its number of images.
+    CollapsedFeaturesError
+        When no component has variance.
+
+    Notes
+    -----
+    Section 5 of docs/method.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> real, synthetic = np.array([[[4, 2, 4]]]), np.array([[[6, 3, 6]]])
+    >>> score_components(real, 4, synthetic, 6).round(4)
+    array([1.    , 0.7071, 1.    ])
+    >>> score_components(real, 4, synthetic, 6, explained_variance=[2, 1, 0]).round(4)
+    array([1.    , 0.7071,    nan])
     """
     p = _rates(real_counts, n_real, "real")
     q = _rates(synthetic_counts, n_synthetic, "synthetic")
@@ -66,7 +103,7 @@ def score_components(
             "counts of both domains must be (R, C, D) and alike, not "
             f"{p.shape} (real) and {q.shape} (synthetic)"
         )
-    return _invariance(p, q).mean(axis=(0, 1))
+    return _scored(_invariance(p, q).mean(axis=(0, 1)), explained_variance)
 
 
 def score_errors(
@@ -74,8 +111,10 @@ def score_errors(
     real_block_sizes: Any,
     synthetic_block_counts: Any,
     synthetic_block_sizes: Any,
+    *,
+    explained_variance: Any = None,
 ) -> np.ndarray:
-    """Return jackknife standard errors of the scores over blocks of images (METHOD section 5).
+    """Return jackknife standard errors of the scores over blocks.
 
     Blocks are left out one at a time. Both domains are independent samples, so the variance is the
     jackknife variance over real blocks (all synthetic images kept) plus the one over synthetic
@@ -92,21 +131,36 @@ def score_errors(
         Images of each block.
     synthetic_block_counts, synthetic_block_sizes
         The same for the synthetic images; the number of blocks may differ.
+    explained_variance : (D,), optional
+        Of `Pca`; components where it is 0 have neither score nor error.
 
     Returns
     -------
     errors : (D,) float64
-        NaN throughout when a domain has fewer than two blocks: nothing can be said then.
+        NaN for components without variance, and throughout when a domain has fewer than two blocks.
 
     Raises
     ------
     InputError
         When shapes do not belong together, a block is empty or a count exceeds its block.
+    CollapsedFeaturesError
+        When no component has variance.
+
+    Notes
+    -----
+    Section 5 of docs/method.md.
 
     References
     ----------
     Busing, Meijer and van der Leeden, "Delete-m jackknife for unequal m", Statistics and Computing
     9 (1999) 3-8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> real, synthetic = np.array([[[[3]]], [[[4]]]]), np.array([[[[1]]], [[[1]]]])
+    >>> score_errors(real, [4, 4], synthetic, [4, 4]).round(4)
+    array([0.0976])
     """
     real, n_real = _blocks(real_block_counts, real_block_sizes, "real")
     synthetic, n_synthetic = _blocks(synthetic_block_counts, synthetic_block_sizes, "synthetic")
@@ -119,43 +173,74 @@ def score_errors(
     q = synthetic.sum(axis=0, dtype=np.int64) / n_synthetic.sum()
     # The formula treats p and q alike, so one function does for both domains.
     variance = _jackknife_variance(real, n_real, q) + _jackknife_variance(synthetic, n_synthetic, p)
-    return np.sqrt(variance)
+    return _scored(np.sqrt(variance), explained_variance)
 
 
 def invariant_variance_share(
     scores: Any, explained_variance: Any, *, threshold: float = INVARIANCE_THRESHOLD
 ) -> float:
-    """Return the share of total variance in components that score above ``threshold``.
+    """Return the share of variance in components above the threshold.
 
-    It tells layers apart where the number of such components does not (METHOD section 5): a weak
-    component may be invariant without mattering. 0 when there is no variance at all.
+    It tells layers apart where the number of such components does not: a weak component may be
+    invariant without mattering.
+
+    Parameters
+    ----------
+    scores, explained_variance : (D,)
+        Of `score_components` and `Pca`.
+    threshold : float
+        Components above it count.
+
+    Returns
+    -------
+    share : float
+        Within [0, 1]; 0 when there is no variance at all.
 
     Raises
     ------
     InputError
-        When both are not (D,), a score is NaN, or a variance is negative or not finite.
+        When both are not (D,), or a variance is negative or not finite.
+
+    Notes
+    -----
+    Section 5 of docs/method.md.
+
+    Examples
+    --------
+    >>> invariant_variance_share([0.9, 0.7, 0.8], [6, 3, 1])
+    0.7
     """
     scores = check_scores(scores)
-    variance = np.asarray(to_array(explained_variance), np.float64)
-    if variance.shape != scores.shape:
-        raise InputError(
-            f"{scores.size} scores need as many explained variances, not shape {variance.shape}"
-        )
-    if not np.all((variance >= 0) & np.isfinite(variance)):
-        raise InputError("explained variances must be finite and at least 0")
+    variance = _check_variance(explained_variance, scores.shape)
     total = variance.sum()
     return float(variance[scores > threshold].sum() / total) if total else 0.0
 
 
 def rank_components(scores: Any) -> np.ndarray:
-    """Return every component's rank, (D,) int64: 0 for the highest score (METHOD section 6).
+    """Return every component's rank, 0 for the highest score.
 
-    Components with equal scores rank in order of their index.
+    Parameters
+    ----------
+    scores : (D,)
+
+    Returns
+    -------
+    ranks : (D,) int64
+        Components with equal scores rank in order of their index, those without a score last.
 
     Raises
     ------
     InputError
-        When scores are not (D,) or hold NaN.
+        When scores are not (D,).
+
+    Notes
+    -----
+    Section 6 of docs/method.md.
+
+    Examples
+    --------
+    >>> rank_components([0.7, float("nan"), 0.9, 0.7])
+    array([1, 3, 0, 2])
     """
     scores = check_scores(scores)
     ranks = np.empty(scores.size, np.int64)
@@ -164,14 +249,41 @@ def rank_components(scores: Any) -> np.ndarray:
 
 
 def check_scores(scores: Any) -> np.ndarray:
-    """Return scores as (D,) float64 or raise InputError (another shape, NaN)."""
+    """Return scores as (D,) float64, NaN for none, or raise InputError."""
     scores = np.asarray(to_array(scores), np.float64)
     if scores.ndim != 1:
         raise InputError(f"scores must be one number per component, (D,), not {scores.shape}")
-    if np.isnan(scores).any():
-        first = int(np.flatnonzero(np.isnan(scores))[0])
-        raise InputError(f"the score of component {first} is NaN; compute the scores again")
+    wrong = np.flatnonzero((scores < 0) | (scores > 1 + 1e-9))
+    if len(wrong):
+        raise InputError(
+            f"scores must lie within 0 and 1, and that of component {wrong[0]} is "
+            f"{scores[wrong[0]]:g}"
+        )
     return scores
+
+
+def _check_variance(explained_variance: Any, shape: tuple[int, ...]) -> np.ndarray:
+    variance = np.asarray(to_array(explained_variance), np.float64)
+    if variance.shape != shape:
+        raise InputError(
+            f"{shape[0]} scores need as many explained variances, not {variance.shape}"
+        )
+    if not np.all((variance >= 0) & np.isfinite(variance)):
+        raise InputError("explained variances must be finite and at least 0")
+    return variance
+
+
+def _scored(numbers: np.ndarray, explained_variance: Any) -> np.ndarray:
+    """Return numbers (D,), NaN where a component has no variance."""
+    if explained_variance is None:
+        return numbers
+    variance = _check_variance(explained_variance, numbers.shape)
+    if not variance.any():
+        raise CollapsedFeaturesError(
+            f"the features do not vary: none of {variance.size} components has variance; check the "
+            "checkpoint's weights, or leave this layer out"
+        )
+    return np.where(variance > 0, numbers, np.nan)
 
 
 def _invariance(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -200,9 +312,9 @@ def _jackknife_variance(counts: np.ndarray, sizes: np.ndarray, other: np.ndarray
 
 def _rates(counts: Any, n_images: int, domain: str) -> np.ndarray:
     counts = to_array(counts)
-    if n_images < 1:
+    if not n_images >= 1:
         raise InputError(f"scores need at least 1 {domain} image, and there are {n_images}")
-    if counts.size and (counts.min() < 0 or counts.max() > n_images):
+    if not np.all((counts >= 0) & (counts <= n_images)):
         raise InputError(
             f"counts of {domain} images must lie within 0 and {n_images}, the number of images, "
             f"and reach from {counts.min()} to {counts.max()}"
@@ -217,8 +329,8 @@ def _blocks(counts: Any, sizes: Any, domain: str) -> tuple[np.ndarray, np.ndarra
             f"{domain} blocks need counts (B, R, C, D) and sizes (B,), B >= 1, not "
             f"{counts.shape} and {sizes.shape}"
         )
-    if sizes.min() < 1:
+    if not np.all(sizes >= 1):
         raise InputError(f"a block of {domain} images is empty; leave it out")
-    if counts.size and (counts.min() < 0 or np.any(counts > sizes[:, None, None, None])):
+    if not np.all((counts >= 0) & (counts <= sizes[:, None, None, None])):
         raise InputError(f"a count of a block of {domain} images exceeds the size of the block")
     return counts, sizes

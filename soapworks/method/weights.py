@@ -1,4 +1,4 @@
-"""How strongly each component is suppressed."""
+"""Suppression weights: how strongly each component is suppressed."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -12,15 +12,16 @@ from soapworks.method.scores import INVARIANCE_THRESHOLD, check_scores, rank_com
 def suppression_weights(
     scores: Any, *, mu: float | Literal["threshold"] = 2.0, tau: float = 0.05
 ) -> np.ndarray:
-    """Return suppression weights from scores (METHOD section 6).
+    """Return suppression weights from scores.
 
     With ranks r = 0, 1, 2... by descending score (equal scores: the lower index first),
-    ``w = score * sigmoid((mu - 1/2 - r) / tau)``: some ``mu`` components are suppressed in
-    proportion to their score, the others hardly.
+    ``w = score * sigmoid((mu - 1/2 - r) / tau)``: ``mu`` components are suppressed in proportion
+    to their score, the others hardly.
 
     Parameters
     ----------
     scores : (D,)
+        NaN for components without a score.
     mu : float or "threshold"
         Components to suppress, 0 to D; "threshold" takes the number of scores above .75, and gives
         all-zero weights (the identity head) when there is none.
@@ -30,11 +31,21 @@ def suppression_weights(
     Returns
     -------
     weights : (D,) float64
+        Within [0, 1]; 0 for components without a score.
 
     Raises
     ------
     InputError
-        For NaN scores, ``mu`` outside [0, D] or ``tau`` not above 0.
+        For scores outside [0, 1], ``mu`` outside [0, D] or ``tau`` not above 0.
+
+    Notes
+    -----
+    Section 6 of docs/method.md.
+
+    Examples
+    --------
+    >>> suppression_weights([0.7, 0.98, 0.9, 0.71], mu=2).round(4) + 0.0
+    array([0.  , 0.98, 0.9 , 0.  ])
     """
     scores = check_scores(scores)
     if not (np.isfinite(tau) and tau > 0):
@@ -47,16 +58,37 @@ def suppression_weights(
             return np.zeros(scores.size)
     if not 0 <= mu <= scores.size:
         raise InputError(f"mu must lie within 0 and {scores.size} (components), and is {mu}")
-    return scores * _sigmoid((mu - 0.5 - rank_components(scores)) / tau)
+    return np.nan_to_num(scores) * _sigmoid((mu - 0.5 - rank_components(scores)) / tau)
 
 
 def select_components(n_channels: int, components: Iterable[int]) -> np.ndarray:
-    """Return weights (D,) that suppress the listed components wholly and no other.
+    """Return weights that suppress the listed components and no other.
+
+    Parameters
+    ----------
+    n_channels : int
+        D.
+    components : iterable of int
+        From 0 to D - 1, in any order.
+
+    Returns
+    -------
+    weights : (D,) float64
+        1 for the listed components, else 0.
 
     Raises
     ------
     InputError
         For a component outside 0 .. D - 1.
+
+    Notes
+    -----
+    Section 6 of docs/method.md.
+
+    Examples
+    --------
+    >>> select_components(4, [2, 0])
+    array([1., 0., 1., 0.])
     """
     weights = np.zeros(n_channels)
     for component in components:

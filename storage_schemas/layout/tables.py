@@ -29,7 +29,11 @@ SCORES: tuple[Column, ...] = (
     Column("variance_share", "float64", "eigenvalue over the sum of all eigenvalues"),
     Column("mean_p", "float64", "mean over positions of the positive share of real images"),
     Column("mean_q", "float64", "mean over positions of the positive share of synthetic images"),
-    Column("si", "float64", "semantic-invariance score; .7071 is the uninformative floor"),
+    Column(
+        "si",
+        "float64",
+        "semantic-invariance score, .7071 is uninformative; NaN: no variance",
+    ),
     Column("standard_error", "float64", "jackknife over blocks of images; NaN below two blocks"),
     Column("rank", "int64", "0 has the highest score; ties: the lower component first"),
 )

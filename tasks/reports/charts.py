@@ -55,7 +55,7 @@ def by_rank(scores: pd.DataFrame) -> str:
     scores
         The layer's score table.
     """
-    table = scores.sort_values("rank")
+    table = scores.dropna(subset="si").sort_values("rank")
     rank = table["rank"].to_numpy() + 1
     si, error = table["si"].to_numpy(), 2 * table["standard_error"].fillna(0).to_numpy()
 

@@ -114,7 +114,7 @@ def scores_of(head: Product) -> pd.DataFrame:
 
 def best(table: pd.DataFrame, n: int) -> pd.DataFrame:
     """Return the rows of the n components with the highest SI, the highest first."""
-    return table.sort_values("rank").head(n)
+    return table.dropna(subset="si").sort_values("rank").head(n)
 
 
 def draw_components(table: pd.DataFrame, maps: Maps, *, title: str) -> bytes:

@@ -18,9 +18,9 @@ HEAD_FILE = "head.safetensors"
 
 
 def head_weights(recipe: HeadRecipe, scores: np.ndarray) -> np.ndarray:
-    """Return the suppression weight of every component (METHOD 6), (D,) float64."""
+    """Return the suppression weight of every component, (D,) float64."""
     if recipe.weights == "scores":
-        return scores.copy()
+        return np.nan_to_num(scores)  # none for components without variance
     if recipe.weights == "selected":
         return select_components(len(scores), recipe.components)
     if recipe.mu is None or recipe.tau is None:
@@ -47,7 +47,7 @@ def make_head(store: Store, recipe: HeadRecipe, pca_product: Product, scores: Pr
         attempt.writer.write(SCORES_TABLE, write_scores(table, HEAD_SCORES))
         return {
             **scores.record["facts"],
-            "n_suppressed": int((weights > 0.5 * table["si"].to_numpy()).sum()),
+            "n_suppressed": int((weights > 0.5 * table["si"].fillna(0).to_numpy()).sum()),
         }
 
     return get_or_make(store, recipe, make)

@@ -1,17 +1,19 @@
 """PCA out of core: moments of blocks from the stored features, merged as a tree, one eigh."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from soapworks.errors import CollapsedFeaturesError
 from soapworks.method.moments import Moments
 from soapworks.method.pca import Pca
 from soapworks.method.pca import fit_pca as fit
 from soapworks.storage_schemas.layout.arrays import GROUP, read_arrays, write_arrays
-from soapworks.storage_schemas.layout.recipes import MomentsRecipe, PcaRecipe
+from soapworks.storage_schemas.layout.recipes import MomentsRecipe, PcaRecipe, Subject
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.get_or_make import get_or_make
 from soapworks.tasks.stages.stored_features import blocks_of, compute_on, open_features, pieces_of
@@ -88,7 +90,7 @@ def make_pca(store: Store, recipe: PcaRecipe, moments: Sequence[Product]) -> Pro
         for product in moments[1:]:
             total.merge(read_moments(product))
         # One thread, so that the components do not depend on the number of cores.
-        with threadpool_limits(1):
+        with threadpool_limits(1), naming(recipe.subject):
             pca = fit(total)
         write_arrays(
             attempt.writer.zarr_group(GROUP, mode="w"),
@@ -103,6 +105,17 @@ def make_pca(store: Store, recipe: PcaRecipe, moments: Sequence[Product]) -> Pro
         return {"n_tokens": int(pca.count), "n_components": len(pca.components)}
 
     return get_or_make(store, recipe, make)
+
+
+@contextmanager
+def naming(subject: Subject) -> Iterator[None]:
+    """Name the layer in the error of features that do not vary."""
+    try:
+        yield
+    except CollapsedFeaturesError as error:
+        raise CollapsedFeaturesError(
+            f"layer {subject.layer} of {subject.architecture}: {error}"
+        ) from error
 
 
 def read_moments(product: Product) -> Moments:

@@ -18,6 +18,7 @@ from soapworks.storage_schemas.layout.tables import SCORES_TABLE, read_scores, w
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.get_or_make import get_or_make
 from soapworks.tasks.stages.conditions import conditions
+from soapworks.tasks.stages.fit_pca import naming
 from soapworks.tasks.stages.respond import components_of, read_responses
 
 
@@ -28,7 +29,13 @@ def make_scores(
     real: Sequence[Product],
     synthetic: Sequence[Product],
 ) -> Product:
-    """Return the score table of a layer (METHOD 5); its facts are the layer's summary."""
+    """Return the score table of a layer; its facts are the layer's summary.
+
+    Raises
+    ------
+    CollapsedFeaturesError
+        Where no component has variance.
+    """
 
     def make(attempt: Attempt) -> dict[str, Any]:
         (pca,) = components_of([pca_product])
@@ -36,17 +43,28 @@ def make_scores(
         synthetic_counts, synthetic_sizes = read_responses(synthetic)
         p = real_counts.sum(0) / real_sizes.sum()
         q = synthetic_counts.sum(0) / synthetic_sizes.sum()
-        si = score_components(
-            real_counts.sum(0), real_sizes.sum(), synthetic_counts.sum(0), synthetic_sizes.sum()
-        )
-        errors = score_errors(real_counts, real_sizes, synthetic_counts, synthetic_sizes)
         variance = pca.explained_variance
+        with naming(recipe.subject):
+            si = score_components(
+                real_counts.sum(0),
+                real_sizes.sum(),
+                synthetic_counts.sum(0),
+                synthetic_sizes.sum(),
+                explained_variance=variance,
+            )
+        errors = score_errors(
+            real_counts,
+            real_sizes,
+            synthetic_counts,
+            synthetic_sizes,
+            explained_variance=variance,
+        )
         table = pd.DataFrame(
             {
                 "layer": recipe.subject.layer,
                 "component": np.arange(len(si)),
                 "explained_variance": variance,
-                "variance_share": variance / variance.sum() if variance.sum() else variance,
+                "variance_share": variance / variance.sum(),
                 "mean_p": p.mean((0, 1)),
                 "mean_q": q.mean((0, 1)),
                 "si": si,

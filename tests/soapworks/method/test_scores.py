@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soapworks.errors import InputError
+from soapworks.errors import CollapsedFeaturesError, InputError
 from soapworks.method.scores import (
     invariant_variance_share,
     rank_components,
@@ -214,8 +214,50 @@ def test_ranks_agree_with_counting(scores):
     np.testing.assert_array_equal(rank_components(np.array(scores)), expected)
 
 
-def test_nan_scores_are_refused():
-    with pytest.raises(InputError, match="component 1 is NaN"):
-        rank_components([0.5, np.nan])
+def test_components_without_a_score_rank_last_by_index():
+    np.testing.assert_array_equal(rank_components([np.nan, 0.2, np.nan, 0.9]), [2, 1, 3, 0])
+
+
+def test_components_without_a_score_are_not_above_the_threshold():
+    assert invariant_variance_share([0.9, np.nan, 0.2], [1, 3, 0]) == 0.25
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1, np.inf])
+def test_scores_that_cannot_be_are_refused(score):
+    with pytest.raises(InputError, match="within 0 and 1, and that of component 1"):
+        rank_components([0.5, score])
+
+
+def test_a_component_without_variance_has_no_score():
+    counts = np.array([[[3, 0, 5]], [[2, 0, 4]]])
+    variance = [2.0, 0.0, 1e-300]
+    plain = score_components(counts, 8, counts, 8)
+    found = score_components(counts, 8, counts, 8, explained_variance=variance)
+    np.testing.assert_array_equal(found, [plain[0], np.nan, plain[2]])
+    blocks = np.stack([counts, counts])
+    errors = score_errors(blocks, [8, 8], blocks, [8, 8], explained_variance=variance)
+    np.testing.assert_array_equal(np.isnan(errors), [False, True, False])
+
+
+def test_features_without_any_variance_are_an_error():
+    counts = np.zeros((2, 2, 3), int)
+    with pytest.raises(CollapsedFeaturesError, match="none of 3 components"):
+        score_components(counts, 4, counts, 4, explained_variance=np.zeros(3))
+    with pytest.raises(InputError, match="3 scores need as many"):
+        score_components(counts, 4, counts, 4, explained_variance=[1, 2])
+    with pytest.raises(InputError, match="at least 0"):
+        score_components(counts, 4, counts, 4, explained_variance=[1, np.nan, 2])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1])
+def test_counts_that_are_no_counts_are_refused(bad):
+    counts, ones = np.array([[[bad]]]), np.array([[[1]]])
+    with pytest.raises(InputError, match="must lie within 0 and 4"):
+        score_components(counts, 4, ones, 4)
+    with pytest.raises(InputError, match="exceeds the size"):
+        score_errors(ones[None], [4], counts[None], [4])
+
+
+def test_scores_are_one_number_per_component():
     with pytest.raises(InputError, match="one number per component"):
         rank_components([[0.5]])

@@ -75,10 +75,11 @@ def test_settings_that_cannot_be_are_refused(settings, message):
         suppression_weights(SCORES, **settings)
 
 
-@pytest.mark.parametrize("mu", [2, "threshold"])
-def test_nan_scores_are_refused(mu):
-    with pytest.raises(InputError, match="component 2 is NaN"):
-        suppression_weights([0.9, 0.8, math.nan], mu=mu)
+@pytest.mark.parametrize("mu", [2, "threshold", 3])
+def test_components_without_a_score_weigh_0(mu):
+    weights = suppression_weights([0.9, math.nan, 0.8], mu=mu)
+    np.testing.assert_allclose(weights, [0.9, 0, 0.8], atol=1e-4)
+    assert weights[1] == 0
 
 
 def test_selected_components_weigh_1():
