@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from soapworks.errors import (
@@ -17,6 +16,7 @@ from soapworks.errors import (
 )
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.locations.location import Location
+from soapworks.tasks.plan.bounded_yaml import load_yaml
 from soapworks.tasks.plan.request import ScoreRequest
 from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
 
@@ -148,10 +148,9 @@ def read_model_list(address: str) -> list[ModelEntry]:
             "right file?"
         )
     try:
-        document = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"the list of models {address} is no YAML: {told}.") from error
+        document = load_yaml(data)
+    except ValueError as error:
+        raise InputError(f"the list of models {address} is invalid YAML: {error}") from error
     if not isinstance(document, list) or not document:
         raise InputError(
             f"the list of models {address} holds no list: write a line `- CHECKPOINT` per model."

@@ -60,8 +60,8 @@ def test_a_list_is_read_from_a_url() -> None:
         ("- a\n- checkpoint: b\n  layer: norm", "entry 2: there is no field 'layer'; an entry has"),
         ("- architecture: vit", "entry 1: checkpoint: Field required"),
         ("- checkpoint: a\n  mu: 3", "there is no field 'mu'"),
-        ("- {a", "is no YAML"),
-        ("- !!python/object/apply:os.system [id]", "is no YAML"),
+        ("- {a", "is invalid YAML"),
+        ("- !!python/object/apply:os.system [id]", "is invalid YAML"),
         ("- checkpoint: a\n  image_size: large", "entry 1: image_size"),
     ],
 )
