@@ -1,4 +1,4 @@
-"""Slots for forward passes: how many runs may compute at once is a limit that Prefect keeps."""
+"""How many runs may compute at once: a concurrency limit that Prefect keeps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,33 +9,32 @@ from soapworks.errors import EngineError
 from soapworks.tasks.settings import RunOptions
 
 GPU_LIMIT = "soapworks-gpu"
-"""Limit that runs on CUDA devices take a slot of; where the server has none there is no limit."""
+"""Limit for runs on CUDA devices; without it on the server, they are not limited."""
 
 LEASE_SECONDS = 60.0
-"""After so long the slot of a killed run is free again; Prefect's shortest."""
+"""Seconds after which the slot of a killed run is free again; Prefect's shortest."""
 
 
 @contextmanager
 def forward_pass_limit(options: RunOptions) -> Iterator[None]:
-    """Hold a slot of the run's concurrency limit inside the block, waiting until one is free.
+    """Hold a slot of the run's concurrency limit inside the block.
 
     Raises
     ------
     EngineError
-        Where the options name a limit that the server does not have.
+        If the options name a limit that the server does not have, or that is off.
     """
     name = options.concurrency_limit or _default_limit(options)
     if name is None:
         yield
         return
-    named = options.concurrency_limit is not None
-    if named:
+    if options.concurrency_limit:
         _require_limit(name)
     # A lease that could not be renewed once must not end hours of passes.
     with concurrency(
         name,
         occupy=1,
-        strict=named,
+        strict=options.concurrency_limit is not None,
         lease_duration=LEASE_SECONDS,
         raise_on_lease_renewal_failure=False,
     ):
@@ -43,7 +42,7 @@ def forward_pass_limit(options: RunOptions) -> Iterator[None]:
 
 
 def _default_limit(options: RunOptions) -> str | None:
-    """Return the limit for CUDA devices; on a cluster its resources say what runs at once."""
+    """Return the limit for CUDA devices; a cluster limits by its own resources."""
     from soapworks.tasks.passes.loading import resolve_device
 
     if options.dask is not None:
@@ -61,10 +60,10 @@ def _require_limit(name: str) -> None:
     except ObjectNotFound as error:
         raise EngineError(
             f"the Prefect server has no concurrency limit {name!r}: create it with `prefect gcl "
-            f"create {name} --limit 1`, or leave --concurrency-limit out."
+            f"create {name} --limit 1`, or leave --concurrency-limit out"
         ) from error
     if not limit.active:
         raise EngineError(
             f"the concurrency limit {name!r} is switched off: switch it on with `prefect gcl "
-            f"enable {name}`, or leave --concurrency-limit out."
+            f"enable {name}`, or leave --concurrency-limit out"
         )

@@ -1,9 +1,11 @@
-"""How log lines look while Prefect runs a command: few, short, on stderr."""
+"""Log lines while Prefect runs a command: few, short, on stderr."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+
+from soapworks.names import redact
 
 _CHATTY = ("httpx", "httpcore", "distributed")
 _RUNS = ("prefect.flow_runs", "prefect.task_runs")
@@ -12,7 +14,7 @@ _ENDINGS = ("Encountered exception", "Task run failed", "Crash detected", "Finis
 
 
 class ShortFormatter(logging.Formatter):
-    """``warning: [run's name] message``, with a traceback only when asked for."""
+    """Format as ``warning: [run's name] message``, without secrets in URLs."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__()
@@ -25,11 +27,11 @@ class ShortFormatter(logging.Formatter):
         line = f"{record.levelname.lower()}: {subject}{record.getMessage()}"
         if self._tracebacks and record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return redact(line)
 
 
 class StderrHandler(logging.Handler):
-    """Write to whatever ``sys.stderr`` is at that moment, so that lines go above progress bars."""
+    """Write to the current ``sys.stderr``, so that lines go above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -41,14 +43,14 @@ class StderrHandler(logging.Handler):
 
 @contextmanager
 def short_log_lines(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show warnings and errors in one line each inside the block; put all back after.
+    """Log warnings and errors in one line each inside the block.
 
     Parameters
     ----------
     quiet
         Errors only.
     verbose
-        Prefect's own reports and tracebacks too.
+        Prefect's own log and tracebacks too.
     """
     from prefect.logging.handlers import PrefectConsoleHandler
 
@@ -57,7 +59,7 @@ def short_log_lines(*, quiet: bool, verbose: bool) -> Iterator[None]:
     )
     handler.setFormatter(ShortFormatter(tracebacks=verbose))
     if not verbose:
-        handler.addFilter(_is_news)
+        handler.addFilter(_is_new)
     root = logging.getLogger()
     replaced = [h for h in root.handlers if isinstance(h, PrefectConsoleHandler)]
     with ExitStack() as stack:
@@ -73,7 +75,7 @@ def short_log_lines(*, quiet: bool, verbose: bool) -> Iterator[None]:
         yield
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Tell whether a record says what neither the ending exception nor progress will say."""
-    told = record.name.startswith(_RUNS) and record.getMessage().startswith(_ENDINGS)
-    return not told and record.name not in _SENDERS  # how much is left to send to the server
+def _is_new(record: logging.LogRecord) -> bool:
+    """Return whether neither the exception at the end nor the progress will report it."""
+    ending = record.name.startswith(_RUNS) and record.getMessage().startswith(_ENDINGS)
+    return not ending and record.name not in _SENDERS  # these count what is left to send

@@ -1,6 +1,6 @@
-"""Progress in Prefect's pages: a listener that keeps a progress artifact per running stage.
+"""Progress on Prefect's pages: a listener that keeps an artifact per running stage.
 
-A second thread talks to the server, so a slow one delays nothing and a dead one fails nothing.
+A second thread calls the server, so a slow server delays nothing and a dead one fails nothing.
 """
 
 import contextvars
@@ -21,23 +21,23 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 from soapworks.tasks.events import Event, StageAdvanced, StageFinished, StageStarted, listening
 
-SECONDS = 2.0
-"""Shortest time between two calls about the same stage."""
+UPDATE_SECONDS = 2.0
+"""Shortest time between two updates of a stage."""
 
-PATIENCE = 5.0
-"""Longest wait for the last calls at the end, seconds."""
+DRAIN_SECONDS = 5.0
+"""Longest wait for the last calls at the end."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def showing_progress_artifacts(*, seconds: float = SECONDS) -> Iterator[None]:
-    """Show the progress of stages inside the block, in the run that each of them belongs to.
+def showing_progress_artifacts(*, seconds: float = UPDATE_SECONDS) -> Iterator[None]:
+    """Show the progress of stages inside the block, each in its own run.
 
     Parameters
     ----------
     seconds
-        Shortest time between two calls about the same stage.
+        Shortest time between two updates of a stage.
     """
     with get_client(sync_client=True) as client:
         listener = ArtifactListener(client, seconds)
@@ -50,31 +50,30 @@ def showing_progress_artifacts(*, seconds: float = SECONDS) -> Iterator[None]:
 
 @dataclass
 class _Running:
-    """A stage that is under way."""
+    """A running stage."""
 
     started: StageStarted
     done: int = 0
-    told_at: float = -math.inf
+    updated_at: float = -math.inf
     artifact: "Future[UUID] | None" = None
     last: "Future[Any] | None" = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ArtifactListener:
-    """Creates a progress artifact when a stage starts, and moves it on now and then.
+    """Create a progress artifact when a stage starts, and update it as the stage advances.
 
-    Events may come from several threads. After the first call that fails it says so once and
-    calls no more.
+    Events may come from several threads. The first call that fails is logged and is the last.
 
     Parameters
     ----------
     client
-        Of the server.
+        The server's client.
     seconds
-        Shortest time between two calls about the same stage.
+        Shortest time between two updates of a stage.
     """
 
-    def __init__(self, client: SyncPrefectClient, seconds: float = SECONDS) -> None:
+    def __init__(self, client: SyncPrefectClient, seconds: float = UPDATE_SECONDS) -> None:
         self._client, self._seconds = client, seconds
         self._running: dict[tuple[str, str], _Running] = {}
         self._calls: set[Future[Any]] = set()
@@ -82,7 +81,7 @@ class ArtifactListener:
         self._failed = False
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
+        """Handle an event."""
         match event:
             case StageStarted():
                 self._start(event)
@@ -94,19 +93,19 @@ class ArtifactListener:
                 running = self._running.pop((event.stage, event.subject), None)
                 if running is not None:
                     total, unit = running.started.total, running.started.unit
-                    self._tell(running, 100.0, f"{total:,} {unit} in {event.seconds:,.1f} s")
+                    self._report(running, 100.0, f"{total:,} {unit} in {event.seconds:,.1f} s")
 
     def drain(self) -> None:
-        """Wait a little for the calls that are under way."""
-        wait(list(self._calls), timeout=PATIENCE)
+        """Wait a little for pending calls."""
+        wait(list(self._calls), timeout=DRAIN_SECONDS)
 
     def close(self) -> None:
-        """Wait a little for the calls that are under way, and drop those that have not begun."""
+        """Wait a little for pending calls, and drop those that have not begun."""
         self.drain()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, event: StageStarted) -> None:
-        running = _Running(event, told_at=time.monotonic())
+        running = _Running(event, updated_at=time.monotonic())
         self._running[event.stage, event.subject] = running
         words = _described(event, f"{event.total:,} {event.unit}")
         running.artifact = self._call(create_progress_artifact, 0.0, description=words)
@@ -117,14 +116,14 @@ class ArtifactListener:
             running.done += n
             now = time.monotonic()
             busy = running.last is not None and not running.last.done()
-            if busy or now - running.told_at < self._seconds:
+            if busy or now - running.updated_at < self._seconds:
                 return
-            running.told_at = now
+            running.updated_at = now
             done = running.done
         share = 100.0 * min(done / started.total, 1.0) if started.total else 0.0
-        self._tell(running, share, f"{done:,} of {started.total:,} {started.unit}")
+        self._report(running, share, f"{done:,} of {started.total:,} {started.unit}")
 
-    def _tell(self, running: _Running, percent: float, words: str) -> None:
+    def _report(self, running: _Running, percent: float, words: str) -> None:
         if running.artifact is not None:
             described = _described(running.started, words)
             running.last = self._call(self._update, running.artifact, percent, described)
@@ -138,10 +137,10 @@ class ArtifactListener:
     def _call(self, function: Any, *arguments: Any, **named: Any) -> "Future[Any] | None":
         if self._failed:
             return None
-        # In the context of who emits the event: the artifact is that run's. And a call without
-        # the settings that are in force here would make Prefect start a server of its own.
+        # In the emitter's context: the artifact belongs to its run, and without the settings of
+        # this thread Prefect would start a server of its own.
         run = contextvars.copy_context().run
-        with suppress(RuntimeError):  # closed meanwhile
+        with suppress(RuntimeError):  # closed in the meantime
             call = self._thread.submit(run, self._guarded, function, *arguments, **named)
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -153,13 +152,13 @@ class ArtifactListener:
             return None
         try:
             return function(*arguments, **named)
-        except Exception as error:  # noqa: BLE001 - progress is for the eye; work goes on
+        except Exception as error:  # noqa: BLE001 - progress must not fail the work
             self._failed = True
             logger.warning("progress is no longer shown in Prefect: %s", error)
             return None
 
 
 def _described(started: StageStarted, words: str) -> str:
-    # Descriptions are markdown, and names of files are not; a card shows the first words alone.
+    # Descriptions are markdown, file names are not; a card shows only the first words.
     subject = started.subject.replace("`", "'")
     return f"{words} · {started.stage} `{' '.join(subject.split())}`"

@@ -1,12 +1,13 @@
-"""A Prefect server of our own, for the length of one command.
+"""A Prefect server for the duration of one command.
 
-Every server has a database to itself in a scratch folder, so commands at the same time never meet
-in one SQLite file, and a home on a network file system does no harm. Making the tables takes most
-of a first start; a copy of the empty, migrated database is kept in the home for all later ones.
+Every server has its own database in a scratch folder, so concurrent commands never share an SQLite
+file, and a home on a network file system does no harm. Creating the tables takes most of a first
+start; the home keeps a copy of the empty, migrated database for later ones.
 """
 
 import http.client
 import os
+import secrets
 import shutil
 import socket
 import sqlite3
@@ -33,43 +34,51 @@ class OwnServer:
     Parameters
     ----------
     home
-        Folder that keeps the migrated database between commands; made when missing, and done
-        without when it cannot be written to.
+        Folder that keeps the migrated database between commands; created when missing, not used
+        when it cannot be written to.
 
     Attributes
     ----------
     url
-        The API's URL. Only good after :meth:`wait_until_healthy`.
+        The API's URL, usable after :meth:`wait_until_healthy`.
+    auth
+        Text that requests authenticate with: random, and known to this process and the server's.
     """
 
     def __init__(self, home: Path) -> None:
         self._template = home / f"prefect-{version('prefect')}.db"
+        self.auth = f"soapworks:{secrets.token_urlsafe(32)}"
         try:
             self._scratch = Path(tempfile.mkdtemp(prefix="soapworks-prefect-"))
         except OSError as error:
-            raise EngineError(f"No folder for Prefect's database can be made: {error}.") from error
+            raise EngineError(
+                f"cannot create a folder for Prefect's database ({error}): set TMPDIR to a folder "
+                "that you can write to"
+            ) from error
         try:
             self._migrated = _copy_database(self._template, self._scratch / _DATABASE)
             self._process, port = self._spawn()
         except OSError as error:
             shutil.rmtree(self._scratch, ignore_errors=True)
-            raise EngineError(f"No Prefect server can be started: {error}.") from error
+            raise EngineError(
+                f"cannot start a Prefect server ({error}): set PREFECT_API_URL to a running one"
+            ) from error
         self._port = port
         self.url = f"http://127.0.0.1:{port}/api"
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], int]:
         with closing(socket.socket()) as bound, (self._scratch / _LOG).open("wb") as log:
-            # Bound here, listened to by the child: the port is known and cannot be taken away.
+            # Bound here, used by the child: the port is known and stays ours.
             bound.bind(("127.0.0.1", 0))
             arguments = str(bound.fileno()), str(os.getpid()), str(self._scratch)
             process = subprocess.Popen(
                 # -P: this folder's modules must not stand in for those the server imports.
                 [sys.executable, "-P", str(_PROGRAM), *arguments],
-                stdin=subprocess.PIPE,  # its end tells the child that we are gone
+                stdin=subprocess.PIPE,  # it closes when this process ends, however that ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._scratch,
-                env=own_server_environment(self._scratch, migrated=self._migrated),
+                env=own_server_environment(self._scratch, migrated=self._migrated, auth=self.auth),
                 pass_fds=[bound.fileno()],
                 start_new_session=True,  # the terminal's Ctrl-C is for us
             )
@@ -91,7 +100,7 @@ class OwnServer:
         Raises
         ------
         EngineError
-            When the server ended or does not answer in time, with the last lines of its output.
+            If the server ended or does not answer in time, with the last lines of its log.
         """
         end = time.monotonic() + deadline
         while not self._answers():
@@ -104,7 +113,7 @@ class OwnServer:
             _keep_database(self._scratch / _DATABASE, self._template)
 
     def stop(self) -> None:
-        """Take the server down and remove its scratch folder."""
+        """Stop the server and remove its scratch folder."""
         self._process.terminate()
         try:
             self._process.wait(5)
@@ -125,18 +134,19 @@ class OwnServer:
                 return False
 
     def _failure(self, what: str) -> str:
+        lines: list[str] = []
         with suppress(OSError):
             lines = (self._scratch / _LOG).read_text(errors="replace").strip().splitlines()
-            what += ", and last said:\n" + "\n".join(lines[-10:]) if lines else " without a word"
+        log = "its log ends with:\n" + "\n".join(lines[-10:]) if lines else "its log is empty"
         return (
-            f"The Prefect server that soapworks starts for this command {what}\n"
-            "Check that Prefect's dependencies are the locked ones, or set PREFECT_API_URL to a "
-            "server that runs."
+            f"the Prefect server that soapworks starts for this command {what}: install the locked "
+            "versions of Prefect's dependencies (requirements.lock), or set PREFECT_API_URL to a "
+            f"running server; {log}"
         )
 
 
 def _copy_database(template: Path, destination: Path) -> bool:
-    """Copy the migrated database into place; False when there is no sound one."""
+    """Copy the migrated database into place; False if it is missing or damaged."""
     try:
         shutil.copyfile(template, destination)
         with closing(sqlite3.connect(destination)) as database:
@@ -150,7 +160,7 @@ def _copy_database(template: Path, destination: Path) -> bool:
 
 
 def _keep_database(source: Path, template: Path) -> None:
-    """Keep a copy of a fresh database; only saves time, so a failure is none."""
+    """Keep a copy of a fresh database; it only saves time, so failures are ignored."""
     with suppress(OSError, sqlite3.Error):
         template.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=template.parent) as aside:

@@ -1,8 +1,8 @@
 """The program of our own Prefect server: a child process that never outlives its parent.
 
-Run as a script by :mod:`soapworks.flows.engine.server`, with nothing of soapworks importable. Its
+:mod:`soapworks.flows.engine.server` runs it as a script that imports nothing of soapworks. Its
 arguments are the number of an inherited, bound socket, the parent's process id and the scratch
-folder that holds the database. Standard input is a pipe that only the parent has the other end of.
+folder that holds the database. Standard input is a pipe whose other end only the parent holds.
 """
 
 import ctypes
@@ -21,18 +21,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Serve until the parent says stop, or is gone."""
+    """Serve until the parent stops this process or ends."""
     descriptor, parent, scratch = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 
     def leave(*_: object) -> None:
-        # The database is thrown away, so nothing is lost by not saying goodbye to the clients.
+        # The database is thrown away, so clients lose nothing by connections cut.
         shutil.rmtree(scratch, ignore_errors=True)
         os._exit(0)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping is the parent's to say
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, leave)
     if sys.platform == "linux":
-        # Holds even where a forked grandchild keeps the other end of the pipe open.
+        # Works even where a forked grandchild keeps the other end of the pipe open.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         leave()
@@ -51,8 +51,11 @@ def _serve(bound: socket.socket) -> None:
     gc.disable()  # a seventh of the start-up, which is nearly all imports
     import uvicorn
     from prefect.server.api.server import create_app
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     app = create_app()
+    # No page of another site may reach this server by a name that it makes lead here.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[bound.getsockname()[0]])
     gc.enable()
     gc.freeze()
 

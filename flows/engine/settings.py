@@ -1,15 +1,24 @@
-"""The settings under which soapworks uses Prefect, and where its API is.
+"""Prefect's settings for one command, and the API that they name.
 
-Environment variables must stand before Prefect is first imported; nothing here imports it without
+Environment variables must be set before Prefect is first imported; nothing here imports it without
 need.
 """
 
+import io
 import os
+import shutil
 import sys
+import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from soapworks.errors import EngineError
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 _CLIENT_ENVIRONMENT: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
@@ -17,12 +26,13 @@ _CLIENT_ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "0",
     # Prefect's own throw-away server outlives a killed flow, so it must never start one.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "0",
-    # distributed sets its log level on import and would undo one that was set before.
+    # distributed sets its log level on import and would undo an earlier one.
     "DASK_LOGGING__DISTRIBUTED": "warning",
 }
 _OWN_SERVER_ENVIRONMENT: Mapping[str, str] = {
     **_CLIENT_ENVIRONMENT,
     "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",",  # no origin; an empty text would mean all
     # Only what records task runs is started: no scheduler, late runs, foreman, vacuum, telemetry.
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -31,45 +41,66 @@ _OWN_SERVER_ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",
     "PREFECT_SERVER_EVENTS_STREAM_OUT_ENABLED": "0",
     # Recording every task's event in a transaction of its own made SQLite refuse other writes,
-    # which clients repeat after two seconds only.
+    # which clients repeat only after two seconds.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     # Whole seconds: the service cuts off the rest, and 0.3 made it spin on a core of its own.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 _LOOPBACK = ("127.0.0.1", "localhost")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
 @contextmanager
 def client_environment() -> Iterator[None]:
-    """Put Prefect's environment in place for this process, and put the old one back after."""
+    """Set Prefect's environment variables inside the block."""
     changes = {
         **_CLIENT_ENVIRONMENT,
         # A proxy of the network must not be asked for our own server.
         "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), *_LOOPBACK))),
         "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), *_LOOPBACK))),
     }
-    with environment(changes):
+    with environment(changes), _home():
         yield
 
 
 @contextmanager
-def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block."""
+def _home() -> Iterator[None]:
+    """Give Prefect, which does not start without one, a home folder inside the block."""
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        scratch = tempfile.mkdtemp(prefix="soapworks-home-")
+        try:
+            with environment({"HOME": scratch}):
+                yield
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    else:
+        yield
+
+
+@contextmanager
+def environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables inside the block; None unsets."""
     before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
+    _set(changes)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
 
 
-def own_server_environment(prefect_home: Path, *, migrated: bool) -> dict[str, str]:
-    """Make the environment of our own server's process.
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def own_server_environment(prefect_home: Path, *, migrated: bool, auth: str) -> dict[str, str]:
+    """Return the environment of our own server's process.
 
     Parameters
     ----------
@@ -77,11 +108,13 @@ def own_server_environment(prefect_home: Path, *, migrated: bool) -> dict[str, s
         Folder for the server's database.
     migrated
         Whether a database with all tables lies there already.
+    auth
+        Text that requests must authenticate with, ASCII.
 
     Returns
     -------
     dict
-        This process's environment without its ``PREFECT_*`` variables (a person's database or
+        This process's environment without its ``PREFECT_*`` variables (a user's database or
         password must not become our server's), with the settings of a short-lived server.
     """
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
@@ -89,48 +122,107 @@ def own_server_environment(prefect_home: Path, *, migrated: bool) -> dict[str, s
         **inherited,
         **_OWN_SERVER_ENVIRONMENT,
         "PREFECT_HOME": str(prefect_home),
+        "PREFECT_SERVER_API_AUTH_STRING": auth,
         "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "0" if migrated else "1",
     }
 
 
 def configured_api_url() -> str | None:
-    """Return the URL of the Prefect API that the environment or the active profile names.
+    """Return the Prefect API that the environment or the active profile names.
 
-    Prefect is only asked, and so imported, where some file could hold the answer; this lets our
-    own server start while Prefect is still being imported.
+    Prefect is imported only where some file could hold the answer; so our own server can start
+    while Prefect is still being imported.
+
+    Raises
+    ------
+    EngineError
+        If Prefect cannot read its settings.
     """
+    configured = _some_file_configures_prefect()
     if url := os.environ.get("PREFECT_API_URL"):
         return url
-    if "prefect" not in sys.modules and not _some_file_configures_prefect():
-        return None
-    from prefect.settings import get_current_settings
+    return load_settings().api.url if configured or "prefect" in sys.modules else None
 
-    return get_current_settings().api.url
+
+def load_settings() -> "Settings":
+    """Import Prefect and return its settings.
+
+    Raises
+    ------
+    EngineError
+        If Prefect cannot read its settings.
+    """
+    report = io.StringIO()  # Prefect's own, of a failed import, shows values, which may be secret
+    try:
+        with redirect_stderr(report):
+            from prefect.settings import get_current_settings
+
+            settings = get_current_settings()
+        sys.stderr.write(report.getvalue())
+        return settings
+    except ImportError:
+        raise
+    except Exception as error:  # pydantic's, tomllib's, those of the file system
+        reason = str(error).strip().partition("\n")[0]
+        if callable(errors := getattr(error, "errors", None)):  # its text would show the values
+            first = errors(include_input=False, include_url=False)[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise EngineError(
+            f"Prefect cannot use its settings ({reason}): correct the PREFECT_* environment "
+            f"variables, {_profiles()}, or prefect.toml, pyproject.toml and .env in this folder"
+        ) from error
+
+
+def _profiles() -> Path:
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    return Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
 
 
 def _some_file_configures_prefect() -> bool:
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    """Return whether a file may hold settings of Prefect, having read each of them."""
     candidates = {
-        Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml"): "",
+        _profiles(): "",
         Path("prefect.toml"): "",
         Path("pyproject.toml"): "tool.prefect",
         Path(".env"): "PREFECT_",
     }
-    return any(
-        path.is_file() and word in path.read_text(encoding="utf-8", errors="replace")
-        for path, word in candidates.items()
-    )
+    found = False
+    for path, word in candidates.items():
+        try:
+            if not path.is_file():
+                continue
+            text = path.read_text(encoding="utf-8")
+            if path.suffix == ".toml":
+                tomllib.loads(text)
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"Prefect's settings cannot be read from {path} ({error}): correct or remove that "
+                "file"
+            ) from error
+        found = found or word in text
+    return found
 
 
 @contextmanager
-def api_settings(url: str, *, own_server: bool) -> Iterator[None]:
+def api_settings(url: str, *, own_auth: str | None) -> Iterator[None]:
     """Use the Prefect API at `url` inside the block, also if Prefect was imported long before.
 
+    Parameters
+    ----------
+    url
+        The API's.
+    own_auth
+        Text to authenticate with on our own server; None on any other server.
+
+    Notes
+    -----
     On our own server, logs are not sent (nobody can read them there) and heartbeats are off: they
     cost a second per flow run, and serve to find dead runs on servers that stay. Prefect has no
     environment variable that turns heartbeats off.
     """
+    load_settings()
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_LOGGING_TO_API_ENABLED,
@@ -139,8 +231,25 @@ def api_settings(url: str, *, own_server: bool) -> Iterator[None]:
     )
 
     updates: dict[Any, Any] = {PREFECT_API_URL: url, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}
-    if own_server:
+    variables: dict[str, str | None] = {"PREFECT_API_URL": url}
+    if own_auth is not None:
+        updates[PREFECT_API_AUTH_STRING] = own_auth
         updates[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
         updates[PREFECT_LOGGING_TO_API_ENABLED] = False
-    with environment({"PREFECT_API_URL": url}), temporary_settings(updates):
+        variables["PREFECT_API_AUTH_STRING"] = own_auth  # for the processes started in the block
+        variables |= dict.fromkeys(_unusable_proxies())
+    with environment(variables), temporary_settings(updates):
         yield
+
+
+def _unusable_proxies() -> Iterator[str]:
+    """Yield the proxy variables that httpx fails on, even where no proxy is asked."""
+    import httpx
+
+    for name in _PROXIES:
+        if value := os.environ.get(name):
+            proxy = value if "://" in value else f"http://{value}"
+            try:
+                httpx.HTTPTransport(verify=False, proxy=proxy).close()
+            except (ImportError, ValueError, httpx.InvalidURL):
+                yield name

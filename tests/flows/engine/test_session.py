@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -36,16 +35,6 @@ with orchestrated(quiet=False) as engine:
 @pytest.fixture(autouse=True)
 def without_a_named_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PREFECT_API_URL", raising=False)
-        with orchestrated() as engine:
-            yield engine
-    assert not psutil.pid_exists(engine.server_pid or 0)
-    assert "PREFECT_API_URL" not in os.environ
 
 
 def test_importing_the_engine_imports_no_prefect() -> None:
