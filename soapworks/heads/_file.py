@@ -1,9 +1,10 @@
-"""The head's file: safetensors, byte for byte the same for the same head.
+"""The head's file: safetensors, equal bytes for equal heads.
 
 The safetensors library orders metadata differently in every process, so the header is written here
 (it is a length, a JSON object and the tensors' bytes), and read back by the library.
 """
 
+import hashlib
 import json
 import os
 import uuid
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from soapworks.errors import HeadError, MissingProductError, StoreError
+from soapworks.errors import DamagedProductError, HeadError, MissingProductError, StoreError
 
-FORMAT = "soapworks.heads.head"
+FORMAT = "soapworks.head"
 VERSION = "1"
+FILE = "head.safetensors"
+RECORD = "record.json"
 
 _CURE = "export the head again"
 
@@ -96,15 +99,20 @@ def check(tensors: dict[str, np.ndarray], where: str) -> None:
             raise HeadError(f"{name} of {where} holds NaN or infinity; {_CURE}")
 
 
-def find(path: str | os.PathLike[str]) -> Path:
-    """Return the head's file at ``path``, which is that file or a product's folder.
+def read(path: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """Return the bytes of the head at ``path``, and the file that they come from.
+
+    ``path`` is the file, or the folder of a head in a store. Wherever the file belongs to a head in
+    a store, its bytes are compared with the digest in the completion record.
 
     Raises
     ------
     MissingProductError
-        When there is nothing at ``path``, or the product in that folder is not complete.
+        When there is nothing at ``path``, or the head in that folder is not complete.
+    DamagedProductError
+        When the bytes are not those that were written.
     HeadError
-        When the folder's completion record cannot be understood.
+        When the completion record cannot be understood.
     """
     place = Path(path)
     if not place.exists():
@@ -113,30 +121,53 @@ def find(path: str | os.PathLike[str]) -> Path:
             "machine (bytes from elsewhere go to SoapHead.from_bytes)"
         )
     if not place.is_dir():
-        return place
-    record = place / "record.json"
+        data, record = place.read_bytes(), place.absolute().parent.parent / RECORD
+        # A copy elsewhere has no record to be compared with.
+        in_store = place.name == FILE and place.absolute().parent.name.startswith("attempt-")
+        if in_store and record.is_file():
+            _compare(data, place, record)
+        return data, str(place)
+    record = place / RECORD
     if not record.exists():
         raise MissingProductError(
-            f"{place} holds no finished head (no record.json); run the command that makes it again"
+            f"{place} holds no finished head (no {RECORD}); run the command that makes it again"
         )
-    try:
-        attempt = json.loads(record.read_text())["attempt"]
-        usable = attempt == Path(attempt).name and attempt not in ("", "..")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise HeadError(f"{record} names no attempt; {_CURE}") from error
-    if not usable:
-        raise HeadError(f"{record} names {attempt!r}, which is not a folder beside it; {_CURE}")
-    file = place / attempt / "head.safetensors"
+    file = place / _recorded(record)[0] / FILE
     if not file.exists():
         raise MissingProductError(
-            f"{place} names {attempt}, but {file.name} is gone from it; run the command that makes "
-            "the head again"
+            f"{place} names {file.parent.name}, but {FILE} is gone from it; run the command that "
+            "makes the head again"
         )
-    return file
+    data = file.read_bytes()
+    _compare(data, file, record)
+    return data, str(file)
+
+
+def _recorded(record: Path) -> tuple[str, str]:
+    """Return the attempt that a completion record names, and the digest of the head in it."""
+    try:
+        document = json.loads(record.read_text())
+        attempt, digest = document["attempt"], document["files"][FILE]["sha256"]
+        usable = attempt == Path(attempt).name and attempt not in ("", "..")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise HeadError(f"{record} names no attempt with a {FILE}; {_CURE}") from error
+    if not usable:
+        raise HeadError(f"{record} names {attempt!r}, which is not a folder beside it; {_CURE}")
+    return attempt, digest
+
+
+def _compare(data: bytes, file: Path, record: Path) -> None:
+    """Raise DamagedProductError unless ``data`` has the digest of the record, if it is its file."""
+    attempt, digest = _recorded(record)
+    if attempt == file.absolute().parent.name and hashlib.sha256(data).hexdigest() != digest:
+        raise DamagedProductError(
+            f"{file} is damaged: its digest differs from that in {record.name}; run soapworks "
+            f"verify --repair, or {_CURE}"
+        )
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` aside and rename it to ``path``, so that nobody sees half a file.
+    """Write ``data`` aside and rename it to ``path``, so that no reader sees half a file.
 
     Raises
     ------

@@ -5,7 +5,6 @@ Needs torch, safetensors and NumPy alone.
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -158,17 +157,25 @@ class SoapHead(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Return the head in a file, or in a head's folder of a store on this machine.
+        """Return the head in a file or in a store's folder.
+
+        Parameters
+        ----------
+        path
+            A ``head.safetensors``, or the folder of a head in a store on this machine. In a store
+            the file is compared with the digest in its completion record.
 
         Raises
         ------
         MissingProductError
             When nothing is there, or the folder's head is not finished.
+        DamagedProductError
+            When the bytes in a store are not those that were written.
         HeadError
             When it is not a whole head; see `from_bytes`.
         """
-        file = _head_file.find(path)
-        return cls.from_bytes(Path(file).read_bytes(), source=str(file))
+        data, source = _head_file.read(path)
+        return cls.from_bytes(data, source=source)
 
 
 def fold(head: SoapHead, linear: nn.Linear) -> nn.Linear:

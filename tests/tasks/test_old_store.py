@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from soapworks.heads.head import SoapHead
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.maintenance.verify import verify
 from soapworks.tasks.plan.request import ScoreRequest
@@ -27,6 +28,13 @@ def test_every_product_of_an_old_store_is_whole(unpacked: Path, name: str) -> No
     found = verify(store, workers=2)
     assert found.n_products == len(store.products()) > 10
     assert not found.damaged
+
+
+def test_heads_of_an_old_store_load(unpacked: Path) -> None:
+    for product in Store(unpacked / "stored").products("heads"):
+        head = SoapHead.load(product.location.url)
+        assert head.metadata["layer"] == product.recipe["subject"]["layer"]
+        assert head.to_bytes() == product.read("head.safetensors")
 
 
 @pytest.mark.parametrize(("name", "kept"), [("stored", "all"), ("streamed", "none")])

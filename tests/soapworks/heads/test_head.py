@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import json
 import pickle
 import subprocess
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from soapworks.errors import HeadError, InputError, MissingProductError, StoreError
+from soapworks.errors import (
+    DamagedProductError,
+    HeadError,
+    InputError,
+    MissingProductError,
+    StoreError,
+)
 from soapworks.heads.head import SoapHead, fold
 from soapworks.method.moments import Moments
 from soapworks.method.pca import fit_pca
@@ -153,7 +160,7 @@ def test_the_file_is_plain_safetensors(tmp_path):
     head = make_head(centred=True)
     head.save(tmp_path / "head.safetensors")
     with safe_open(tmp_path / "head.safetensors", "pt") as file:
-        assert file.metadata() == {**METADATA, "format": "soapworks.heads.head", "version": "1"}
+        assert file.metadata() == {**METADATA, "format": "soapworks.head", "version": "1"}
         assert sorted(file.keys()) == ["bias", "weight"]
         assert torch.equal(file.get_tensor("weight"), head.weight)
 
@@ -186,12 +193,59 @@ def test_loading_a_head_needs_torch_safetensors_and_numpy_alone():
 def test_a_finished_product_s_folder_can_be_loaded(tmp_path):
     with pytest.raises(MissingProductError, match="no finished head"):
         SoapHead.load(tmp_path)
-    (tmp_path / "attempt-1").mkdir()
-    (tmp_path / "record.json").write_text(json.dumps({"attempt": "attempt-1"}))
+    file = published(tmp_path)
+    assert torch.equal(SoapHead.load(str(tmp_path)).weight, make_head().weight)
+    assert torch.equal(SoapHead.load(file).weight, make_head().weight)
+    file.unlink()
     with pytest.raises(MissingProductError, match="is gone"):
         SoapHead.load(tmp_path)
-    make_head().save(tmp_path / "attempt-1" / "head.safetensors")
-    assert torch.equal(SoapHead.load(str(tmp_path)).weight, make_head().weight)
+
+
+def published(folder):
+    """Write a head as a store does; return its file."""
+    (folder / "attempt-1").mkdir()
+    file = folder / "attempt-1" / "head.safetensors"
+    make_head(centred=True).save(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    files = {"head.safetensors": {"bytes": file.stat().st_size, "sha256": digest}}
+    (folder / "record.json").write_text(json.dumps({"attempt": "attempt-1", "files": files}))
+    return file
+
+
+def test_one_flipped_bit_anywhere_is_damage(tmp_path):
+    file = published(tmp_path)
+    data = bytearray(file.read_bytes())
+    for place in range(len(data)):
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        for path in (tmp_path, file):
+            with pytest.raises(DamagedProductError, match=r"head.safetensors is damaged: .*repair"):
+                SoapHead.load(path)
+        data[place] ^= 1 << place % 8
+    file.write_bytes(data)
+    SoapHead.load(tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda d: d[:-4], lambda d: d + b"\0" * 4, lambda d: b""])
+def test_a_file_cut_short_or_grown_is_damage(tmp_path, change):
+    file = published(tmp_path)
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(DamagedProductError):
+        SoapHead.load(tmp_path)
+
+
+def test_another_head_in_its_place_is_damage(tmp_path):
+    SoapHead(np.eye(8)).save(published(tmp_path))
+    with pytest.raises(DamagedProductError):
+        SoapHead.load(tmp_path)
+
+
+def test_a_copied_file_needs_no_record(tmp_path):
+    # Whatever lies above a file that is not in a store is none of its business.
+    (tmp_path / "record.json").write_text("{}")
+    (tmp_path / "mine").mkdir()
+    make_head().save(tmp_path / "mine" / "head.safetensors")
+    SoapHead.load(tmp_path / "mine" / "head.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -201,9 +255,11 @@ def test_a_finished_product_s_folder_can_be_loaded(tmp_path):
         "[]",
         "{}",
         '{"attempt": 3}',
-        '{"attempt": "../elsewhere"}',
-        '{"attempt": ".."}',
-        '{"attempt": ""}',
+        '{"attempt": "attempt-1"}',
+        '{"attempt": "attempt-1", "files": {"head.safetensors": "digest"}}',
+        '{"attempt": "../elsewhere", "files": {"head.safetensors": {"sha256": ""}}}',
+        '{"attempt": "..", "files": {"head.safetensors": {"sha256": ""}}}',
+        '{"attempt": "", "files": {"head.safetensors": {"sha256": ""}}}',
         "[" * 100_000,
     ],
 )
@@ -221,7 +277,7 @@ def test_nothing_there_is_told():
 def damaged(**changes):
     tensors = {"weight": torch.eye(3), **changes}
     tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    return safetensors.torch.save(tensors, {"format": "soapworks.heads.head", "version": "1"})
+    return safetensors.torch.save(tensors, {"format": "soapworks.head", "version": "1"})
 
 
 @pytest.mark.parametrize(
