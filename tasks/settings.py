@@ -17,7 +17,8 @@ KeepFeatures = Literal["all", "none"]
 class Settings(BaseModel):
     """A frozen set of options; an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Values of errors may be addresses with secrets.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ScoreSettings(Settings):
@@ -83,6 +84,21 @@ class ScoreSettings(Settings):
         return self
 
 
+def check_dask_address(address: str) -> None:
+    """Refuse a Dask address with a user, a password or a query.
+
+    Raises
+    ------
+    ValueError
+        The message does not repeat the address.
+    """
+    if "@" in address or "?" in address:
+        raise ValueError(
+            "a Dask address has no user, password or query: give one like tcp://host:8786, or "
+            "tls://host:8786 with certificates in Dask's distributed.comm.tls.* settings"
+        )
+
+
 class RunOptions(Settings):
     """How the work is done; none of it changes a key."""
 
@@ -125,6 +141,13 @@ class RunOptions(Settings):
     lease_seconds: float = Field(
         60.0, gt=0, description="After so long a silent holder of a lease is taken for dead"
     )
+
+    @field_validator("dask")
+    @classmethod
+    def _check_dask(cls, value: str | None) -> str | None:
+        if value:
+            check_dask_address(value)
+        return value
 
     @field_validator("dask", "concurrency_limit")
     @classmethod

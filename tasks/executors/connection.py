@@ -1,7 +1,7 @@
-"""The connection to a Dask cluster: opened once per process, checked at the door.
+"""The connection to a Dask cluster: one per process, checked when it is opened.
 
-Scheduler and workers run the same software as this process, and see the same store, photographs
-and checkpoints.
+Scheduler and workers run the same software as this process, and see the same store, images and
+checkpoints.
 """
 
 import asyncio
@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 from soapworks import __version__
 from soapworks.errors import EngineError, InputError
+from soapworks.tasks.settings import check_dask_address
 
 if TYPE_CHECKING:
     from soapworks.tasks.executors.cluster import Cluster
 
 CONNECT_SECONDS = 8.0
-"""How long a scheduler may take to answer."""
+"""Longest wait for a scheduler's answer."""
 
 PROBE_SECONDS = 2.0
-"""How long to look for the reason where none did."""
+"""Longest search for the reason why none came."""
 
 WORKERS_SECONDS = 10.0
-"""How long a scheduler may take to have a worker."""
+"""Longest wait for a first worker."""
 
 PACKAGES = ("dask", "distributed", "numpy", "torch", "timm", "zarr", "s3fs")
-"""Packages whose versions must agree, beside Python and soapworks."""
+"""Packages whose versions must agree, as those of Python and soapworks must."""
 
 SAME = (
     "install the same versions on the scheduler and all workers (requirements.lock has them) and "
@@ -43,16 +44,16 @@ _opening = threading.Lock()
 
 @contextmanager
 def connected(address: str | None) -> "Iterator[Cluster | None]":
-    """Be connected to a cluster inside the block; with no address there is none.
+    """Connect to a cluster inside the block; yield None without an address.
 
-    Blocks within each other share a connection.
+    Nested blocks share a connection.
 
     Raises
     ------
     EngineError
-        Where nothing answers, there are no workers, or they run other software.
+        If nothing answers, there are no workers, or they run other software.
     InputError
-        An address that is none.
+        If the address is invalid.
     """
     if address is None:
         yield None
@@ -77,11 +78,15 @@ def _connect(address: str) -> "Cluster":
 
     from soapworks.tasks.executors.cluster import Cluster
 
-    # Its log is about itself, not about the run, and workflow engines hand on all of it.
+    # Its log is about itself, not about the run, and workflow engines pass on all of it.
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    _ask(address)
+    try:
+        check_dask_address(address)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    _require_scheduler(address)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # told in a sentence below
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # _check_versions reports it
         try:
             client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except OSError as error:
@@ -92,7 +97,7 @@ def _connect(address: str) -> "Cluster":
         except TimeoutError as error:
             raise EngineError(
                 f"the Dask scheduler at {address} has no workers: start some with `dask worker "
-                f"{address} --nworkers 1 --nthreads 1`, or leave --dask out."
+                f"{address} --nworkers 1 --nthreads 1`, or leave --dask out"
             ) from error
         _check_versions(client)
     except BaseException:
@@ -101,8 +106,8 @@ def _connect(address: str) -> "Cluster":
     return Cluster(address, client)
 
 
-def _ask(address: str) -> None:
-    """Make sure that a scheduler answers; what is no scheduler may keep a client waiting."""
+def _require_scheduler(address: str) -> None:
+    """Refuse an address where no scheduler answers; other servers may keep a client waiting."""
     from distributed import rpc
 
     async def identity() -> dict[str, Any]:
@@ -118,44 +123,38 @@ def _ask(address: str) -> None:
     except (ValueError, TypeError) as error:
         hint = " (for tls:// set Dask's distributed.comm.tls.*)" if "TLS" in str(error) else ""
         raise InputError(
-            f"{address!r} is no address of a Dask scheduler that can be used: {error}{hint}; give "
-            "one like tcp://host:8786."
+            f"{address!r} is not a usable Dask scheduler address: {error}{hint}; give one like "
+            "tcp://host:8786"
         ) from error
     except OSError as error:  # timeouts included
         raise _unreachable(address) from error
     if found.get("type") != "Scheduler":
         raise EngineError(
             f"{address} is not a Dask scheduler but a {found.get('type', 'something else')}: give "
-            "the address that `dask scheduler` prints."
+            "the address that `dask scheduler` prints"
         )
 
 
 def _unreachable(address: str) -> EngineError:
     return EngineError(
         f"no Dask scheduler answers at {address} ({_why_unreachable(address)}): check the address "
-        "and that `dask scheduler` runs there, or leave --dask out."
+        "and that `dask scheduler` runs there, or leave --dask out"
     )
 
 
 def _why_unreachable(address: str) -> str:
-    """Return the system's reason: Dask tells that of its last attempt, which time may have cut."""
+    """Return the system's reason: Dask's is that of its last attempt, which may be cut short."""
     from distributed.comm.addressing import get_address_host_port
 
     try:
         socket.create_connection(get_address_host_port(address), PROBE_SECONDS).close()
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
-    return "no answer that a scheduler gives"
+    return "the answer is not a scheduler's"
 
 
 def _check_versions(client: Any) -> None:
-    """Refuse a cluster that runs other software.
-
-    Raises
-    ------
-    EngineError
-        Naming the first package that differs, and both versions.
-    """
+    """Refuse a cluster that runs other software, naming the first package that differs."""
     found = client.get_versions(packages=PACKAGES)
     ours = _versions(found["client"]["packages"])
     others = {"the Dask scheduler": _versions(found["scheduler"]["packages"])}
@@ -163,13 +162,13 @@ def _check_versions(client: Any) -> None:
         others[f"the Dask worker {worker}"] = _versions(answer["packages"])
     for who, theirs in others.items():
         _compare(who, ours, theirs)
-    # Only now: what is sent must be understood.
+    # Only now: the cluster must understand what is sent.
     answers = {"the Dask scheduler": client.run_on_scheduler(_question())}
     for worker, answer in client.run(_question(), on_error="return").items():
         answers[f"the Dask worker {worker}"] = answer
     for who, answer in answers.items():
         if not isinstance(answer, str) or answer.startswith("!"):
-            raise EngineError(f"{who} cannot import soapworks ({str(answer).lstrip('!')}): {SAME}.")
+            raise EngineError(f"{who} cannot import soapworks ({str(answer).lstrip('!')}): {SAME}")
         _compare(who, {"soapworks": __version__}, {"soapworks": answer})
 
 
@@ -178,19 +177,19 @@ def _compare(who: str, ours: Mapping[str, str | None], theirs: Mapping[str, str 
         if theirs.get(package) != version:
             raise EngineError(
                 f"{who} has {package} {theirs.get(package) or '(none)'} where this process has "
-                f"{version or '(none)'}: {SAME}."
+                f"{version or '(none)'}: {SAME}"
             )
 
 
 def _versions(packages: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return what must agree: Python's minor version, and versions without their builds."""
+    """Return the versions that must agree: Python's to the minor, others without their builds."""
     python = ".".join(str(packages["python"]).split(".")[:2])
     versions = {name: (packages[name] or "").partition("+")[0] or None for name in PACKAGES}
     return {"python": python, **versions}
 
 
 def _question() -> Callable[[], str]:
-    """Return what asks for the version of soapworks: sent as code, it needs nothing over there."""
+    """Return a function that returns soapworks' version; it is sent as code, so runs anywhere."""
 
     def answer() -> str:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from distributed import SpecCluster, versions
+from pydantic import ValidationError
 
 from soapworks.errors import EngineError, InputError
 from soapworks.tasks import run as stages
@@ -18,6 +19,7 @@ from soapworks.tasks.executors import connection
 from soapworks.tasks.executors.connection import connected
 from soapworks.tasks.passes.cluster import seen_from_here
 from soapworks.tasks.plan.request import ScoreRequest
+from soapworks.tasks.settings import RunOptions
 from tests.clusters import (
     StandStill,
     WithoutSoapworks,
@@ -53,7 +55,7 @@ def test_the_default_patience_is_short() -> None:
 def test_nothing_listens() -> None:
     assert refusal("tcp://127.0.0.1:1") == (
         "no Dask scheduler answers at tcp://127.0.0.1:1 (Connection refused): check the address "
-        "and that `dask scheduler` runs there, or leave --dask out."
+        "and that `dask scheduler` runs there, or leave --dask out"
     )
 
 
@@ -69,7 +71,7 @@ def test_what_listens_is_no_scheduler() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
-    assert "no answer that a scheduler gives" in told
+    assert "the answer is not a scheduler's" in told
 
 
 def test_the_address_of_a_worker(dask_cluster: SpecCluster) -> None:
@@ -80,14 +82,30 @@ def test_the_address_of_a_worker(dask_cluster: SpecCluster) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ("cluster", "no address of a Dask scheduler .*missing port"),
-        ("http://127.0.0.1:8786", "no address of a Dask scheduler .*unknown address scheme"),
+        ("cluster", "is not a usable Dask scheduler address .*missing port"),
+        (
+            "http://127.0.0.1:8786",
+            "is not a usable Dask scheduler address .*unknown address scheme",
+        ),
         ("tls://127.0.0.1:8786", r"for tls:// set Dask's distributed.comm.tls"),
     ],
 )
 def test_addresses_that_are_none(wrong: str, told: str) -> None:
     with pytest.raises(InputError, match=told), connected(wrong):
         pass
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://user:s3cret@127.0.0.1:8786", "user:s3cret@127.0.0.1:8786", "tcp://h:1?token=s3cret"],
+)
+def test_secrets_have_no_place_in_addresses(address: str) -> None:
+    with pytest.raises(InputError, match="no user, password or query") as refused:
+        refusal(address)
+    assert "s3cret" not in str(refused.value)
+    with pytest.raises(ValidationError, match="no user, password or query") as invalid:
+        RunOptions(dask=address)
+    assert "s3cret" not in str(invalid.value)
 
 
 @pytest.mark.usefixtures("in_haste")
