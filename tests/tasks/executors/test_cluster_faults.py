@@ -82,10 +82,10 @@ def test_the_address_of_a_worker(dask_cluster: SpecCluster) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ("cluster", "is not a usable Dask scheduler address .*missing port"),
+        ("cluster", "is not a usable Dask scheduler address.*missing port"),
         (
             "http://127.0.0.1:8786",
-            "is not a usable Dask scheduler address .*unknown address scheme",
+            "is not a usable Dask scheduler address.*unknown address scheme",
         ),
         ("tls://127.0.0.1:8786", r"for tls:// set Dask's distributed.comm.tls"),
     ],
