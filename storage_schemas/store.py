@@ -26,6 +26,9 @@ __all__ = ["Attempt", "Product", "Store"]
 KEY_DIGITS = 12
 """Digits of the key in an address."""
 
+COMPARED = ("pca", "scores", "heads")
+"""Kinds that are compared with their digests before they are reused: small, and handed on."""
+
 BESIDE = ("reports", "watch")
 """Folders of a store that hold no products."""
 
@@ -58,6 +61,7 @@ class Store:
             )
         self.location = Location.parse(url)
         self.lease_seconds = lease_seconds
+        self._compared: set[str] = set()  # in a bucket once per store: every byte is fetched
 
     @property
     def url(self) -> str:
@@ -72,7 +76,7 @@ class Store:
         """Return the published product of a recipe if all its files are there in full size.
 
         None where there is none, or where it is damaged: :meth:`claim` then makes it again.
-        Contents are not read; :meth:`Product.verify` does that.
+        Contents are read only of small products (``COMPARED``); :meth:`Product.verify` reads all.
         """
         product, damages = self._look(recipe)
         return None if damages else product
@@ -259,7 +263,15 @@ class Store:
             product = read_product(self.address(recipe), recipe.key)
         except DamagedProductError:
             return None, [Damage(RECORD, "cannot be understood")]
-        return product, product.missing() if product else []
+        if product is None:
+            return None, []
+        damages = product.missing(recipe=recipe.model_dump(mode="json"))
+        if not damages and recipe.kind in COMPARED and product.data.url not in self._compared:
+            found = [product.check(path) for path in product.files]
+            damages = [damage for damage in found if damage and damage.certain]
+            if not damages and product.data.local_path is None:
+                self._compared.add(product.data.url)
+        return product, damages
 
     def _read_all(self, kind: str | None) -> Iterator[Product | Damage]:
         for address in self.addresses(kind):

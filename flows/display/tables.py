@@ -117,7 +117,8 @@ def print_product(product: Product, *, top: int, as_json: bool) -> None:
     scores = None
     if SCORES_TABLE in product.record["files"]:
         columns = HEAD_SCORES if product.kind == "heads" else SCORES
-        scores = read_scores(product.read(SCORES_TABLE), columns)
+        n_rows = product.facts.get("n_components")
+        scores = read_scores(product.read(SCORES_TABLE), columns, n_rows=n_rows)
     if as_json:
         if scores is not None:
             outline["scores"] = scores.to_dict("records")

@@ -18,7 +18,6 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from soapworks.errors import DamagedProductError, InputError, SoapworksError
-from soapworks.storage_schemas.publishing.published_store import PublishedStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +43,8 @@ class ArraySpec:
     """What the numbers are, with their unit where they have one."""
     by_block: bool = False
     """Whether the first axis is written block by block: one chunk (or shard) a block."""
+    optional: bool = False
+    """Whether products may lack it."""
 
 
 ARRAYS: dict[str, tuple[ArraySpec, ...]] = {
@@ -240,7 +241,26 @@ def open_array(group: zarr.Group, kind: str, name: str) -> StoredArray:
             f"{name} has dimensions {dims} of {array.dtype.name} where the format has {spec.dims} "
             f"of {' or '.join(spec.dtypes)}",
         )
+    _check_lengths(array, spec, getattr(group.store_path.store, "lengths", {}))
+    n_bytes = getattr(group.store_path.store, "n_bytes", None)
+    if n_bytes is not None and array.nbytes > (stored := n_bytes(f"{name}/c")):
+        raise DamagedProductError.of(
+            _place(array), f"{name} of shape {array.shape} does not fit its {stored} bytes"
+        )
     return StoredArray(array)
+
+
+def _check_lengths(
+    array: "zarr.Array | StoredArray", spec: ArraySpec, lengths: Mapping[str, int]
+) -> None:
+    """Compare an array's axes with lengths that are known, before anything is allocated."""
+    for axis, length in zip(spec.dims, array.shape, strict=True):
+        known = lengths.get(axis.removeprefix("other_"), length)
+        if length != known:
+            inner = array._array if isinstance(array, StoredArray) else array
+            raise DamagedProductError.of(
+                _place(inner), f"{spec.name} has {length} along {axis} where it should have {known}"
+            )
 
 
 def _unreadable(node: zarr.Group | zarr.Array, name: str, reason: str) -> DamagedProductError:
@@ -249,10 +269,25 @@ def _unreadable(node: zarr.Group | zarr.Array, name: str, reason: str) -> Damage
 
 
 def _place(node: zarr.Group | zarr.Array) -> str:
-    store = node.store_path.store
-    return store.address if isinstance(store, PublishedStore) else str(node.store_path)
+    return getattr(node.store_path.store, "address", str(node.store_path))
 
 
 def read_arrays(group: zarr.Group, kind: str) -> dict[str, "NDArray[Any]"]:
-    """Read all arrays of a small product, each checked against its declaration."""
-    return {spec.name: open_array(group, kind, spec.name)[...] for spec in ARRAYS[kind]}
+    """Read all arrays of a small product, checked against their declarations and each other.
+
+    Raises
+    ------
+    DamagedProductError
+        Where one is missing or damaged, or their shapes do not agree.
+    """
+    arrays, lengths = {}, dict[str, int]()
+    for spec in ARRAYS[kind]:
+        if spec.optional and spec.name not in group:
+            continue
+        arrays[spec.name] = array = open_array(group, kind, spec.name)
+        _check_lengths(array, spec, lengths)
+        lengths |= {
+            axis.removeprefix("other_"): length
+            for axis, length in zip(spec.dims, array.shape, strict=True)
+        }
+    return {name: array[...] for name, array in arrays.items()}

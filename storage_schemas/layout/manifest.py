@@ -20,6 +20,7 @@ import pandas as pd
 
 from soapworks.errors import DamagedProductError
 from soapworks.storage_schemas.layout.recipes import ImagesRecipe
+from soapworks.storage_schemas.layout.tables import read_table
 
 IMAGES_TABLE = "images.parquet"
 UNREADABLE_TABLE = "unreadable.parquet"
@@ -88,8 +89,22 @@ class Manifest:
         }
 
     @classmethod
-    def from_files(cls, images: bytes, unreadable: bytes) -> "Manifest":
+    def from_files(
+        cls,
+        images: bytes,
+        unreadable: bytes,
+        *,
+        n_images: int | None = None,
+        n_unreadable: int | None = None,
+    ) -> "Manifest":
         """Read a manifest back from the files of its product.
+
+        Parameters
+        ----------
+        images, unreadable
+            Bytes of the two tables.
+        n_images, n_unreadable
+            Rows that they must have, where they are known.
 
         Raises
         ------
@@ -97,15 +112,16 @@ class Manifest:
             Where the bytes are no such tables.
         """
         try:
-            table = pd.read_parquet(io.BytesIO(images))
-            left_out = pd.read_parquet(io.BytesIO(unreadable))
+            columns = list(ImageEntry.__dataclass_fields__)
+            table = read_table(images, "a manifest of images", ["segment", *columns], n_images)
+            left_out = read_table(unreadable, "a manifest of images", columns, n_unreadable)
             segments: dict[int, list[ImageEntry]] = defaultdict(list)
             for row in table.to_dict("records"):
                 segments[row.pop("segment")].append(ImageEntry(**{str(k): row[k] for k in row}))
             entries = [
                 ImageEntry(**{str(k): row[k] for k in row}) for row in left_out.to_dict("records")
             ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedProductError.of("a manifest of images", str(error)) from error
         return cls(tuple(tuple(segments[n]) for n in sorted(segments)), tuple(entries))
 

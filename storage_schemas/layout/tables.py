@@ -1,6 +1,7 @@
 """The tables that are stored: their columns, dtypes and meaning, checked on write and on read."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +11,9 @@ from soapworks.storage_schemas.layout.layer_summary import LayerSummary, dtypes
 
 SCORES_TABLE = "scores.parquet"
 LEADERBOARD_TABLE = "leaderboard.parquet"
+
+MAX_ROWS = 1 << 24
+"""Rows above which a table of unknown length is not read."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +96,60 @@ def write_scores(table: pd.DataFrame, columns: tuple[Column, ...] = SCORES) -> b
     return write_table(table, columns)
 
 
-def read_scores(data: bytes, columns: tuple[Column, ...] = SCORES) -> pd.DataFrame:
+def read_scores(
+    data: bytes, columns: tuple[Column, ...] = SCORES, *, n_rows: int | None = None
+) -> pd.DataFrame:
     """Read a score table back.
+
+    Parameters
+    ----------
+    data
+        Bytes of the parquet file.
+    columns
+        The columns that it must have.
+    n_rows
+        The rows that it must have, where they are known.
 
     Raises
     ------
     DamagedProductError
-        Where the bytes are no parquet table or the columns are not the declared ones.
+        Where the bytes are no parquet table, or its columns or rows are not those declared.
     """
+    return read_table(data, "a score table", [column.name for column in columns], n_rows)
+
+
+def read_table(
+    data: bytes, what: str, columns: Sequence[str], n_rows: int | None = None
+) -> pd.DataFrame:
+    """Read a parquet table whose columns and rows are checked before its values are decoded.
+
+    Parameters
+    ----------
+    data
+        Bytes of the parquet file: a few of them can state any number of rows.
+    what
+        Name of the table in errors.
+    columns, n_rows
+        As for :func:`read_scores`; where the rows are not known, at most ``MAX_ROWS``.
+
+    Raises
+    ------
+    DamagedProductError
+        As for :func:`read_scores`.
+    """
+    from pyarrow.parquet import ParquetFile
+
     try:
-        table = pd.read_parquet(io.BytesIO(data))
-    except (OSError, ValueError) as error:
-        raise DamagedProductError.of("a score table", f"it cannot be read ({error})") from error
-    if list(table.columns) != [column.name for column in columns]:
-        raise DamagedProductError.of(
-            "a score table", f"its columns {list(table.columns)} are not those of the format"
-        )
-    return table
+        file = ParquetFile(io.BytesIO(data))
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        stated = max(file.metadata.num_rows, sum(groups))
+        # The index of a table of pandas may stand among the columns.
+        names = [name for name in file.schema_arrow.names if not name.startswith("__")]
+        if names != list(columns):
+            raise ValueError(f"its columns {names} are not those of the format")
+        if stated > MAX_ROWS or (n_rows is not None and stated != n_rows):
+            limit = f"at most {MAX_ROWS}" if n_rows is None else n_rows
+            raise ValueError(f"it has {stated} rows where it should have {limit}")
+        return file.read().to_pandas()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedProductError.of(what, f"it cannot be read ({error})") from error

@@ -101,6 +101,8 @@ def _leftovers(address: Location, *, own_lease: Location | None) -> list[tuple[L
     """Return what lies around at one address whose lease is ours or dead."""
     try:
         product = read_product(address)
+        if product is not None and product.forgotten():
+            return []
     except (DamagedProductError, StoreError):
         return []  # its data may still be needed, to mend it or by a later version
     sizes = address.sizes()

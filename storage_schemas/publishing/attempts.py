@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from soapworks.errors import InputError, StoreError, UnreachableError
+from soapworks.storage_schemas.layout.completeness import forgotten_files
 from soapworks.storage_schemas.layout.names import PARTIAL
 from soapworks.storage_schemas.layout.recipes import Recipe
 from soapworks.storage_schemas.leasing.leases import Lease, LeaseLostError
@@ -121,6 +122,9 @@ class Attempt:
             If a file is missing, not whole, or was written outside of every part.
         """
         files, work = self._files()
+        fields = self.recipe.model_dump(mode="json")
+        for path, wrong in forgotten_files(self.recipe.kind, fields, facts, files):
+            raise StoreError(f"{self.location / path} {wrong}: it was never written; start again")
         record = {
             "format": FORMAT,
             "kind": self.recipe.kind,
@@ -137,7 +141,7 @@ class Attempt:
             self._lease.check()
         except LeaseLostError:
             winner = read_product(self.address, self.recipe.key)
-            if winner is None or winner.missing():
+            if winner is None or winner.missing(recipe=self.recipe.model_dump(mode="json")):
                 raise
             return self._adopt(winner)
         if not (self.address / RECORD).create(data):

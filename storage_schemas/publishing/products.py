@@ -3,16 +3,18 @@
 The layout is in ``records.py``.
 """
 
+import contextlib
 import errno
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import zarr
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
+from soapworks.storage_schemas.layout.completeness import forgotten_files, known_lengths
 from soapworks.storage_schemas.layout.names import MAX_DOCUMENT_BYTES, decode
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.digests import FileDigest, below, digest_of
@@ -127,7 +129,8 @@ class Product:
         folder = self.data / name
         try:
             # On a disk looking is cheap, and tells links that lead elsewhere.
-            if folder.local_path is not None and (damages := self.missing(name)):
+            local = folder.local_path is not None
+            if damages := self.missing(name) if local else self.forgotten():
                 raise DamagedProductError.of(self.address, str(damages[0]))
             return zarr.open_group(published_store(folder), mode="r", use_consolidated=False)
         except StoreError:
@@ -161,17 +164,48 @@ class Product:
             raise DamagedProductError.of(self.address, f"{name} {wrong}")
         return data
 
-    def missing(self, name: str = "") -> list[Damage]:
-        """Return the files that are gone or have another size: the cheap check, nothing is read.
+    def forgotten(self, recipe: Mapping[str, Any] | None = None) -> list[Damage]:
+        """Return what the record should list and does not, by the product's recipe and facts.
+
+        Parameters
+        ----------
+        recipe
+            The recipe's fields, where they are known; read where they are needed otherwise.
+
+        Raises
+        ------
+        DamagedProductError
+            If the recipe is needed and damaged.
+        """
+        # Only the number of blocks of features stands in the recipe alone.
+        if recipe is None:
+            recipe = self.recipe if self.kind == "features" else {}
+        try:
+            known_lengths(recipe, self.facts)
+        except DamagedProductError as error:
+            return [Damage(RECORD, f"is wrong: {error}")]
+        return [
+            Damage(f"{self.data.name}/{path}", wrong)
+            for path, wrong in forgotten_files(self.kind, recipe, self.facts, self.record["files"])
+        ]
+
+    def missing(self, name: str = "", *, recipe: Mapping[str, Any] | None = None) -> list[Damage]:
+        """Return the files that are gone, forgotten or of another size; no contents are read.
 
         Parameters
         ----------
         name
-            Look only at what lies at or below this path.
+            Look only at the sizes of what lies at or below this path.
+        recipe
+            As for :meth:`forgotten`.
         """
         files = {path: file for path, file in self.files.items() if below(path, name)}
         found = self.data.sizes_of(files)
-        return [
+        try:
+            damages = self.forgotten(recipe)
+        except DamagedProductError:
+            damages = [Damage(RECIPE, "is missing or was changed")]
+        return damages + [
             Damage(f"{self.data.name}/{path}", reason)
             for path, file in files.items()
             if (reason := _size_damage(found.get(path), file.bytes))
@@ -204,6 +238,8 @@ class Product:
             pass  # withdrawn or deleted meanwhile, which is no damage
         except StoreError as error:
             found.append(_unreadable(RECORD, error))
+        with contextlib.suppress(StoreError):  # the recipe's own damage is found above
+            found += self.forgotten()
         return found
 
     def check(self, path: str) -> Damage | None:

@@ -7,7 +7,7 @@ they are stored, are compared with the record.
 """
 
 import functools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from zarr.abc.store import ByteRequest, RangeByteRequest
@@ -16,9 +16,10 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from soapworks.errors import DamagedProductError
+from soapworks.storage_schemas.layout.completeness import known_lengths
 from soapworks.storage_schemas.locations.failures import translate_errors
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.storage_schemas.publishing.digests import FileDigest, digest_of
+from soapworks.storage_schemas.publishing.digests import FileDigest, below, digest_of
 from soapworks.storage_schemas.publishing.records import decode_record, files_of
 
 _METADATA = "zarr.json"
@@ -39,11 +40,23 @@ class PublishedStore(WrapperStore[ZarrStore]):
         Where it lies.
     files
         Its files: path relative to ``folder`` -> size and digest.
+    lengths
+        Axis -> length, as far as the product's facts state it.
     """
 
-    def __init__(self, store: ZarrStore, folder: Location, files: dict[str, FileDigest]) -> None:
+    def __init__(
+        self,
+        store: ZarrStore,
+        folder: Location,
+        files: dict[str, FileDigest],
+        lengths: Mapping[str, int],
+    ) -> None:
         super().__init__(store)
-        self._folder, self._files = folder, files
+        self._folder, self._files, self.lengths = folder, files, lengths
+
+    def n_bytes(self, folder: str) -> int:
+        """Return the bytes of all files below a folder, as the record states them."""
+        return sum(file.bytes for key, file in self._files.items() if below(key, folder))
 
     @property
     def address(self) -> str:
@@ -56,7 +69,7 @@ class PublishedStore(WrapperStore[ZarrStore]):
         return published_store, (self._folder,)
 
     def _with_store(self, store: ZarrStore) -> "PublishedStore":
-        return type(self)(store, self._folder, self._files)
+        return type(self)(store, self._folder, self._files, self.lengths)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -141,4 +154,5 @@ def published_store(folder: Location) -> PublishedStore:
         for path, digest in files_of(record).items()
         if path.startswith(root)
     }
-    return PublishedStore(folder.zarr_store(read_only=True), folder, files)
+    lengths = known_lengths({}, record["facts"])
+    return PublishedStore(folder.zarr_store(read_only=True), folder, files, lengths)

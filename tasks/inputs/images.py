@@ -122,7 +122,12 @@ def publish_manifest(store: Store, images: str, manifest: Manifest) -> Product:
 
 def read_manifest(product: Product) -> Manifest:
     """Return the manifest that a product holds."""
-    return Manifest.from_files(product.read(IMAGES_TABLE), product.read(UNREADABLE_TABLE))
+    return Manifest.from_files(
+        product.read(IMAGES_TABLE),
+        product.read(UNREADABLE_TABLE),
+        n_images=product.facts.get("n_images"),
+        n_unreadable=product.facts.get("n_unreadable"),
+    )
 
 
 def inspect_file(folder: ImageFolder, file: ImageFile) -> ImageEntry:

@@ -5,7 +5,6 @@ record tells: what the last run found there, and what it called the checkpoint. 
 """
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,12 @@ from soapworks.errors import DamagedProductError, MissingProductError, StoreErro
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.layout.names import slug
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
-from soapworks.storage_schemas.layout.tables import LEADERBOARD, LEADERBOARD_TABLE, write_table
+from soapworks.storage_schemas.layout.tables import (
+    LEADERBOARD,
+    LEADERBOARD_TABLE,
+    read_table,
+    write_table,
+)
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.leasing.leases import Lease
 from soapworks.storage_schemas.locations.location import Location
@@ -215,7 +219,7 @@ def _kept(store: Store) -> pd.DataFrame:
         data = place.read_bytes(limit=MAX_BYTES)
         if len(data) > MAX_BYTES:
             raise DamagedProductError(f"it is longer than {MAX_BYTES >> 20} MiB")
-        return _typed(pd.read_parquet(io.BytesIO(data))[COLUMNS])
+        return _typed(read_table(data, "the leaderboard", COLUMNS))
     except MissingProductError:
         return _empty()
     # What pyarrow raises for bytes that are no table is not one family.

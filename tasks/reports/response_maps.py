@@ -109,7 +109,8 @@ def top_components(store: Store, layer: LayerPlan, n: int = N_TOP) -> bytes:
 
 def scores_of(head: Product) -> pd.DataFrame:
     """Return the score table that lies beside a head."""
-    return read_scores(head.read(SCORES_TABLE), HEAD_SCORES)
+    n_rows = head.facts.get("n_components")
+    return read_scores(head.read(SCORES_TABLE), HEAD_SCORES, n_rows=n_rows)
 
 
 def best(table: pd.DataFrame, n: int) -> pd.DataFrame:

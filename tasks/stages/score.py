@@ -113,4 +113,4 @@ def _recorded(responses: Sequence[Product]) -> list[dict[str, Any]]:
 
 def read_score_table(product: Product) -> pd.DataFrame:
     """Return the table that a product of scores holds."""
-    return read_scores(product.read(SCORES_TABLE))
+    return read_scores(product.read(SCORES_TABLE), n_rows=product.facts.get("n_components"))

@@ -230,3 +230,24 @@ def test_an_identity_that_cannot_be_understood_is_damage(
     monkeypatch.setattr(Product, "read", lambda *_: data)
     with pytest.raises(DamagedProductError, match="is no identity of a checkpoint"):
         read_identity(product)
+
+
+@pytest.mark.parametrize("kind", ["pca", "scores", "heads"])
+def test_a_run_reuses_only_what_it_has_compared(
+    request_: ScoreRequest, store: Store, forwards: Forwards, kind: str
+) -> None:
+    """One flipped bit of the same length: rebuilt with a notice, and not called cached."""
+    before, product = contents(store), one(store, kind)
+    name = max(product.files, key=lambda name: product.files[name].bytes)
+    flip(path_of(product, name), product.files[name].bytes // 2)
+    for later in ("scores", "heads")[("pca", "scores", "heads").index(kind) :]:
+        store.delete(one(store, later))  # so that what is damaged is wanted
+    events: list[Event] = []
+    with listening(events.append):
+        (row,) = run_stages(request_)
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert any(f"{product.key[:12]}) was damaged" in message for message in notices)
+    assert not row["cached"]
+    assert contents(store) == before
+    assert not forwards.calls
+    assert not check(store).damaged
