@@ -6,7 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from soapworks.errors import DamagedProductError
-from soapworks.flows.display.verification import n_left, repair_lines, to_dict, told
+from soapworks.flows.display.verification import n_left, repair_lines, summary_lines, to_dict
 from soapworks.flows.engine.artifacts import publish_text
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.maintenance.repair import repair as mend
@@ -52,6 +52,6 @@ def check_store(store: str, what: str | None, repair: bool) -> dict[str, Any]:
     repairs = None
     if repair:
         repairs = mend(Store(store), found.damaged, memory=options.memory, workers=options.workers)
-    lines = [*told(found), *repair_lines(found, repairs)]
+    lines = [*summary_lines(found), *repair_lines(found, repairs)]
     publish_text("soapworks-verify", f"# {store}", lines)
     return to_dict(found, repairs) | {"left": n_left(found, repairs)}

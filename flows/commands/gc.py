@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soapworks.flows.commands.options import json_option, quiet_option, store_option
+
 if TYPE_CHECKING:
     from soapworks.tasks.maintenance.gc import Candidate, Candidates
 
@@ -27,7 +29,7 @@ class Features(click.ParamType):
 
 
 @click.command()
-@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@store_option
 @click.option(
     "--keep-features",
     type=Features(),
@@ -64,8 +66,8 @@ class Features(click.ParamType):
     help="Watch leases of other machines so long: those that stand still protect nothing.",
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would go; delete nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--quiet", is_flag=True, help="Show results and errors only.")
+@json_option
+@quiet_option
 def gc(
     store: str,
     keep_features: int | str,
@@ -106,7 +108,7 @@ def gc(
         print_json(to_dict(chosen, deleted, left, dry_run=dry_run))
     else:
         print_chosen(chosen)
-        for line in told(chosen, deleted, left, dry_run=dry_run):
+        for line in summary_lines(chosen, deleted, left, dry_run=dry_run):
             echo(line)
     if left:
         sys.exit(1)
@@ -148,7 +150,7 @@ def print_chosen(chosen: "Candidates") -> None:
         console().print(table, soft_wrap=True)
 
 
-def told(
+def summary_lines(
     chosen: "Candidates", deleted: "list[Candidate]", left: dict[str, str], *, dry_run: bool
 ) -> list[str]:
     """Return what became of the choices in lines for people."""

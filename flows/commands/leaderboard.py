@@ -4,6 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soapworks.flows.commands.options import (
+    comparison_option,
+    json_option,
+    quiet_option,
+    store_option,
+)
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -16,7 +23,7 @@ MATRIX = {"top-si": "top_si", "above": "n_invariant", "variance": "invariant_var
 
 
 @click.command()
-@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@store_option
 @click.option(
     "--model",
     "models",
@@ -47,12 +54,7 @@ MATRIX = {"top-si": "top_si", "above": "n_invariant", "variance": "invariant_var
     type=click.Choice(list(MATRIX)),
     help="A row per model and a column per layer, of one figure.",
 )
-@click.option(
-    "--comparison",
-    default="",
-    metavar="DIGITS",
-    help="First digits of a comparison: scores of the same images, real and synthetic.",
-)
+@comparison_option
 @click.option("--all-heads", is_flag=True, help="Every head of the same scores, not the newest.")
 @click.option("--rebuild", is_flag=True, help="Read every head's record again.")
 @click.option(
@@ -60,8 +62,8 @@ MATRIX = {"top-si": "top_si", "above": "n_invariant", "variance": "invariant_var
     metavar="FILE",
     help="Write the rows, all columns, to a .parquet, .csv or .json file, a path or URL.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, all columns.")
-@click.option("--quiet", is_flag=True, help="Show results and errors only.")
+@json_option
+@quiet_option
 def leaderboard(
     store: str,
     models: tuple[str, ...],
@@ -82,15 +84,15 @@ def leaderboard(
     A row per (checkpoint, layer): highest SI with its standard error, components above .75 and
     their share of the variance, whether the last run found it there, and the head. Scores of
     different images or synthetic sets do not compare and are kept apart: a table each, the newest
-    first.
+    first. JSON and files have all columns.
     """
     from soapworks.flows.display.progress import showing_progress
     from soapworks.storage_schemas.store import Store
-    from soapworks.tasks.reports.ranking import select
+    from soapworks.tasks.reports.ranking import filter_rows
 
     place = Store(store)
     with showing_progress(quiet=quiet):
-        table = select(
+        table = filter_rows(
             current(place, rebuild=rebuild),
             models=models,
             layers=layers,

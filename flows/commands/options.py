@@ -1,70 +1,129 @@
-"""Command-line options made from the settings' fields: defined once, there."""
+"""Command-line options: from the settings' fields, or defined here once for all commands."""
 
+import sys
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import click
-from pydantic import ByteSize, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
+
+if TYPE_CHECKING:
+    from soapworks.tasks.plan.models import ModelEntry
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=Settings)
 
 
-class Numbers(click.ParamType):
-    """Numbers separated by commas."""
+class FieldType(click.ParamType):
+    """The type of a settings' field, read by pydantic; lists are separated by commas."""
 
-    name = "numbers"
+    def __init__(self, field: FieldInfo) -> None:
+        kinds = {"tuple": "numbers", "float": "float", "ByteSize": "size", "int": "integer"}
+        kind = str(field.annotation)
+        self.name = next((name for word, name in kinds.items() if word in kind), "text")
+        self._about = field.description
+        checked: Any = Annotated[field.annotation, field]
+        self._adapter: TypeAdapter[Any] = TypeAdapter(checked)
 
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self.kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Return the numbers."""
-        if isinstance(value, tuple):
-            return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value as the settings hold it."""
+        if self.name == "numbers" and isinstance(value, str):
+            value = [part for part in value.split(",") if part.strip()]
         try:
-            return tuple(self.kind(part) for part in value.split(",") if part.strip())
-        except ValueError:
-            self.fail(f"{value!r} is no list of numbers: write for example 0,1,5.")
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            reasons = " or ".join(dict.fromkeys(fault["msg"] for fault in error.errors()))
+            self.fail(f"{value!r}: {reasons} ({self._about})")
+
+
+def field_option(model: type[Settings], name: str) -> Callable[[F], F]:
+    """Return the option of one field of the settings."""
+    field = model.model_fields[name]
+    flag = f"--{name.replace('_', '-')}"
+    kind: Any = FieldType(field)
+    if field.annotation is bool:
+        flag, kind = f"{flag}/--no-{flag[2:]}", bool
+    elif get_origin(field.annotation) is Literal:
+        kind = click.Choice(get_args(field.annotation))
+    default = field.get_default(call_default_factory=True)
+    shown = default not in (None, ())
+    return click.option(
+        flag,
+        name,
+        type=kind,
+        default=default if shown else None,
+        show_default=shown,
+        help=field.description,
+    )
 
 
 def with_options(model: type[Settings]) -> Callable[[F], F]:
     """Return a decorator that gives a command one option per field of the model."""
-
-    def decorate(command: F) -> F:
-        for name, field in reversed(model.model_fields.items()):
-            command = _option(name, field)(command)
-        return command
-
-    return decorate
+    return _all(*(field_option(model, name) for name in model.model_fields))
 
 
-def with_request(command: F) -> F:
-    """Give a command the arguments that say what is scored, with what, and how."""
-    for decorate in reversed(
-        (
-            click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]..."),
-            click.option(
-                "--list",
-                "model_list",
-                metavar="YAML",
-                help="File or URL that lists checkpoints, each with settings of its own.",
-            ),
-            click.option("--images", required=True, help="Folder of photographs, a path or URL."),
-            click.option(
-                "--architecture", help="timm's name of the architecture, for weights files."
-            ),
-            with_options(ScoreSettings),
-            with_options(RunOptions),
-        )
-    ):
-        command = decorate(command)
-    return command
+def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    return lambda command: reduce(lambda given, add: add(given), reversed(decorators), command)
+
+
+store_option = field_option(RunOptions, "store")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("--quiet", is_flag=True, help="Show results and errors only.")
+verbose_option = click.option(
+    "--verbose", is_flag=True, help="Show the workflow engine's log as well."
+)
+workers_option = field_option(RunOptions, "workers")
+comparison_option = click.option(
+    "--comparison",
+    default="",
+    metavar="DIGITS",
+    help="First digits of a comparison (scores of the same images, real and synthetic), as "
+    "soapworks leaderboard shows them.",
+)
+images_option = click.option("--images", required=True, help="Folder of images, a path or URL.")
+architecture_option = click.option(
+    "--architecture", help="timm's name of the architecture, for weights files."
+)
+with_request: Callable[[F], F] = _all(
+    click.argument("checkpoints", nargs=-1, metavar="[CHECKPOINT]..."),
+    click.option(
+        "--list",
+        "model_list",
+        metavar="YAML",
+        help="File or URL that lists checkpoints, each with settings of its own.",
+    ),
+    images_option,
+    architecture_option,
+    with_options(ScoreSettings),
+    with_options(RunOptions),
+    json_option,
+    quiet_option,
+)
+"""Gives a command the arguments that name what is scored, with what, and how."""
+
+
+class Request(NamedTuple):
+    """The arguments of ``with_request`` as a run takes them."""
+
+    models: "tuple[ModelEntry, ...]"
+    images: str
+    settings: ScoreSettings
+    options: RunOptions
+
+
+def collect_request(given: dict[str, Any]) -> Request:
+    """Return the request made of a command's arguments, taking them out of ``given``."""
+    settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
+    from soapworks.tasks.plan.models import models_of, read_model_list
+
+    model_list = given.pop("model_list")
+    listed = read_model_list(model_list) if model_list else []
+    models = models_of([*given.pop("checkpoints"), *listed], given.pop("architecture"))
+    return Request(models, given.pop("images"), settings, options)
 
 
 def collect(model: type[S], given: dict[str, Any]) -> S:
@@ -82,55 +141,12 @@ def collect(model: type[S], given: dict[str, Any]) -> S:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part in model.model_fields)
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"].startswith("byte_size"):
-            message = f"{first['input']!r} is not a size; write 4GiB, 800MB or a number of bytes"
-        raise click.UsageError(
-            f"{'--' + place.replace('_', '-') + ': ' if place else ''}{message}."
-        ) from error
+        option = f"--{place.replace('_', '-')}: " if place else ""
+        raise click.UsageError(f"{option}{message}.") from error
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
-    flags = [f"--{name.replace('_', '-')}"]
-    kind = field.annotation
-    extra: dict[str, Any] = {}
-    parts = [part for part in get_args(kind) if part is not type(None)]
-    if kind is bool:
-        flags = [f"{flags[0]}/--no-{name.replace('_', '-')}"]
-    elif kind is ByteSize:
-        extra |= {"type": str, "metavar": "SIZE"}
-    elif name == "mu":
-        extra["type"] = _NumberOrThreshold()
-    elif get_origin(kind) is Literal:
-        extra["type"] = click.Choice([str(choice) for choice in get_args(kind)])
-    elif "tuple" in str(kind):
-        extra["type"] = Numbers(int if "int" in str(kind) else float)
-    elif parts:
-        extra["type"] = parts[0]
-    else:
-        extra["type"] = kind
-    default = field.get_default(call_default_factory=True)
-    return click.option(
-        *flags,
-        name,
-        default=None if default == () else default,
-        show_default=default not in (None, ()),
-        help=field.description,
-        **extra,
-    )
+def engine_of(*, quiet: bool, verbose: bool) -> Callable[[], Any]:
+    """Return what makes Prefect usable inside a ``with`` block."""
+    from soapworks.flows.engine.session import orchestrated
 
-
-class _NumberOrThreshold(click.ParamType):
-    name = "number|threshold"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str:
-        if value == "threshold" or isinstance(value, float):
-            return value
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor 'threshold'.")
-
-
-__all__ = ["RunOptions", "ScoreSettings", "collect", "with_request"]
+    return partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv)

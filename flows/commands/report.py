@@ -4,19 +4,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from soapworks.flows.commands.options import comparison_option, quiet_option, store_option
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
-@click.option(
-    "--comparison",
-    default="",
-    metavar="DIGITS",
-    help="First digits of a comparison, as soapworks leaderboard shows it.",
-)
+@store_option
+@comparison_option
 @click.option(
     "--components",
     type=click.IntRange(1, 64),
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     help="Write elsewhere: an .html file for one report, or a folder; a path or URL. By default "
     "below reports/ in the store.",
 )
-@click.option("--quiet", is_flag=True, help="Show results and errors only.")
+@quiet_option
 def report(
     models: tuple[str, ...],
     store: str,
@@ -52,7 +49,7 @@ def report(
     from soapworks.tasks.events import stage
     from soapworks.tasks.reports.leaderboard import read_leaderboard
     from soapworks.tasks.reports.page import make_page, publish_pages
-    from soapworks.tasks.reports.ranking import select
+    from soapworks.tasks.reports.ranking import filter_rows
 
     place = Store(store)
     with showing_progress(quiet=quiet):
@@ -60,7 +57,7 @@ def report(
         # A report may also be named itself, as those that differ in the head alone must be.
         chosen = table[table["page"].isin(models)]
         if chosen.empty:
-            chosen = select(table, models=models, comparison=comparison, all_heads=True)
+            chosen = filter_rows(table, models=models, comparison=comparison, all_heads=True)
         names = pages_of(chosen, store)
         target = Location.parse(output) if output else None
         single = target is not None and target.name.lower().endswith(".html")

@@ -1,28 +1,28 @@
 """``soapworks verify``: whether what is stored is still what was published."""
 
-import os
 import sys
 
 import click
 
+from soapworks.flows.commands.options import (
+    json_option,
+    quiet_option,
+    store_option,
+    workers_option,
+)
+
 
 @click.command()
 @click.argument("key", required=False)
-@click.option("--store", default="store", show_default=True, help="A folder or s3://bucket/prefix.")
+@store_option
 @click.option(
     "--repair",
     is_flag=True,
     help="Withdraw what is damaged, and make again what needs no forward pass.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--quiet", is_flag=True, help="Show results and errors only.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
-    show_default="one per core",
-    help="Threads that read.",
-)
+@json_option
+@quiet_option
+@workers_option
 def verify(
     key: str | None, store: str, repair: bool, as_json: bool, quiet: bool, workers: int
 ) -> None:
@@ -37,7 +37,7 @@ def verify(
     """
     from soapworks.flows.display.progress import showing_progress
     from soapworks.flows.display.terminal import echo
-    from soapworks.flows.display.verification import n_left, repair_lines, to_dict, told
+    from soapworks.flows.display.verification import n_left, repair_lines, summary_lines, to_dict
     from soapworks.storage_schemas.store import Store
     from soapworks.tasks.maintenance.verify import verify as check
     from soapworks.tasks.settings import RunOptions
@@ -57,7 +57,7 @@ def verify(
 
         print_json(to_dict(found, repairs) | {"left": left})
     else:
-        for line in (*told(found), *repair_lines(found, repairs)):
+        for line in (*summary_lines(found), *repair_lines(found, repairs)):
             echo(line)
     if left:
         sys.exit(1)

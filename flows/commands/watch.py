@@ -1,26 +1,34 @@
 """``soapworks watch``: score checkpoints as they arrive."""
 
 import sys
-from functools import partial
 from typing import Any
 
 import click
 
-from soapworks.flows.commands.options import RunOptions, ScoreSettings, collect, with_options
-from soapworks.tasks.settings import WatchOptions
+from soapworks.flows.commands.options import (
+    architecture_option,
+    collect,
+    engine_of,
+    images_option,
+    json_option,
+    quiet_option,
+    verbose_option,
+    with_options,
+)
+from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 
 
 @click.command()
 @click.argument("folder")
-@click.option("--images", required=True, help="Folder of images, a path or URL.")
-@click.option("--architecture", help="timm's name of the architecture, for weights files.")
+@images_option
+@architecture_option
 @click.option("--once", is_flag=True, help="Do one round and end; exit status 1 if one failed.")
 @with_options(WatchOptions)
 @with_options(ScoreSettings)
 @with_options(RunOptions)
-@click.option("--json", "as_json", is_flag=True, help="With --once: print the outcomes as JSON.")
-@click.option("--quiet", is_flag=True, help="Show errors only.")
-@click.option("--verbose", is_flag=True, help="Show the workflow engine's log as well.")
+@json_option
+@quiet_option
+@verbose_option
 def watch(
     folder: str,
     images: str,
@@ -45,6 +53,8 @@ def watch(
 
     Checkpoints that are named by a step (step_1000.safetensors, checkpoint-1000/, epoch_3.pth)
     make a curve, SI against step: a picture and a table in the store below watch/.
+
+    --json needs --once.
     """
     watching = collect(WatchOptions, given)
     settings, options = collect(ScoreSettings, given), collect(RunOptions, given)
@@ -52,12 +62,11 @@ def watch(
         raise click.UsageError("--json needs --once.")
     from soapworks.flows.display.progress import showing_progress
     from soapworks.flows.display.terminal import echo
-    from soapworks.flows.engine.session import orchestrated
     from soapworks.flows.run_watch import keep_watching, watch_once
     from soapworks.tasks.watch.state import Watch
 
     asked = Watch.of(folder, images, architecture, settings, options, watching)
-    engine = partial(orchestrated, quiet=quiet, verbose=verbose or "--debug" in sys.argv)
+    engine = engine_of(quiet=quiet, verbose=verbose)
     with showing_progress(quiet=quiet):
         if not once:
             keep_watching(asked, engine=engine)

@@ -39,7 +39,7 @@ def to_dict(found: Verification, repairs: Sequence[Repair] | None) -> dict[str, 
     }
 
 
-def told(found: Verification) -> list[str]:
+def summary_lines(found: Verification) -> list[str]:
     """Return a check's result in lines for people."""
     lines = []
     for one in found.damaged:

@@ -7,6 +7,7 @@ the spot where their inputs are in the store; features need images and weights.
 
 import hashlib
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,8 @@ from soapworks.storage_schemas.publishing.products import Product
 from soapworks.storage_schemas.publishing.records import RECIPE
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import StageFinished, StageStarted, emit
-from soapworks.tasks.maintenance.commands import Commands
 from soapworks.tasks.maintenance.verify import Finding
-from soapworks.tasks.stages.remake import REBUILDABLE, Inputs, inputs_of, remake
+from soapworks.tasks.stages.rebuild import REBUILDABLE, Inputs, inputs_of, rebuild
 
 STAGE = "repair"
 
@@ -84,7 +84,7 @@ def repair(store: Store, findings: Sequence[Finding], *, memory: int, workers: i
 def _repair(
     store: Store,
     inputs: Inputs,
-    commands: Commands,
+    commands: "Commands",
     finding: Finding,
     *,
     memory: int,
@@ -108,9 +108,10 @@ def _repair(
     if recipe is None or not isinstance(recipe, REBUILDABLE):
         return ended("withdrawn", _rest(finding, fields, command))
     try:
-        product = remake(store, inputs, recipe, memory=memory, workers=workers)
+        product = rebuild(store, inputs, recipe, memory=memory, workers=workers)
     except SoapworksError as error:
-        return ended("withdrawn", f"cannot be made from the store alone ({_end(error)}): {command}")
+        why = f"cannot be rebuilt from the store alone ({_end(error)})"
+        return ended("withdrawn", f"{why}: {command}")
     return Repair(finding.address, "remade"), product
 
 
@@ -177,3 +178,55 @@ def _rest(finding: Finding, fields: Mapping[str, Any], command: str) -> str:
 
 def _end(error: Exception) -> str:
     return str(error).rstrip(".")
+
+
+class Commands:
+    """What was run to fill a store, as far as its checkpoints and manifests tell.
+
+    Parameters
+    ----------
+    store
+        The store; looked through once, here.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store.url
+        self._checkpoints = {
+            str(product.facts.get("digest")): product.facts
+            for product in store.products("checkpoints")
+        }
+        self._folders: dict[str, str] = {}
+        for product in sorted(store.products("images"), key=lambda p: str(p.record["created"])):
+            try:
+                segments = product.recipe["segments"]
+            except DamagedProductError:
+                segments = []
+            folder = str(product.facts.get("folder"))
+            self._folders |= dict.fromkeys([*segments, folder], folder)
+
+    def score(self, recipe: Mapping[str, Any]) -> str:
+        """Return the ``soapworks score`` call behind a product.
+
+        Parameters
+        ----------
+        recipe
+            The product's recipe as it is stored; empty where it is lost.
+        """
+        subject = recipe.get("subject", {})
+        checkpoint = self._checkpoints.get(subject.get("weights", ""), {})
+        words = [
+            *("soapworks", "score", str(checkpoint.get("asked", "CHECKPOINT"))),
+            *("--images", self._folder(recipe.get("input", {}).get("images"))),
+        ]
+        if checkpoint.get("asked_architecture"):
+            words += ["--architecture", str(checkpoint["asked_architecture"])]
+        if "layer" in subject:
+            words += ["--layers", subject["layer"]]
+        return f"{shlex.join([*words, '--store', self._store])} with its settings of before"
+
+    def _folder(self, segment: str | None) -> str:
+        """Return the newest folder that has a segment, or the only one there is."""
+        if segment in self._folders:
+            return self._folders[segment]
+        folders = set(self._folders.values())
+        return folders.pop() if len(folders) == 1 else "FOLDER"

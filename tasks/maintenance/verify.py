@@ -5,19 +5,25 @@ the store holds.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from soapworks.errors import DamagedProductError, StoreError
 from soapworks.storage_schemas.layout.recipes import RECIPES
+from soapworks.storage_schemas.leasing.lease_state import live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import Damage, Product, read_product
-from soapworks.storage_schemas.publishing.records import RECORD, LaterFormatError
+from soapworks.storage_schemas.publishing.records import (
+    ATTEMPT_NAME,
+    RECIPE,
+    RECORD,
+    LaterFormatError,
+)
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import StageAdvanced, StageFinished, StageStarted, emit
 from soapworks.tasks.executors.threads import compute_each
-from soapworks.tasks.maintenance.unnamed import Unrecorded, orphans, unrecorded_at
 
 STAGE = "verify"
 
@@ -43,6 +49,16 @@ class Finding:
     def address(self) -> str:
         """Address within the store."""
         return f"{self.location.parent.name}/{self.location.name}"
+
+
+@dataclass(frozen=True)
+class Unrecorded:
+    """Files that no completion record names: unfinished work, or something foreign."""
+
+    path: str
+    """Path of the file or folder within the store."""
+    n_files: int
+    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -221,3 +237,40 @@ def _check(piece: _Piece) -> list[Damage]:
 def _rank(order: Sequence[str], finding: Finding) -> int:
     kind = finding.location.parent.name
     return order.index(kind) if kind in order else len(order)
+
+
+def unrecorded_at(store: Store, address: Location) -> list[Unrecorded]:
+    """Return what lies at an address beside its product, unless somebody works there."""
+    if live_lease(address, default_seconds=store.lease_seconds):
+        return []
+    try:
+        product = read_product(address)
+    except StoreError:
+        return []
+    named = {RECIPE, RECORD} if product else set()
+    if product:
+        named |= {f"{product.data.name}/{path}" for path in product.record["files"]}
+    n_files: Counter[str] = Counter()
+    n_bytes: Counter[str] = Counter()
+    for path, size in address.sizes().items():
+        if path not in named:
+            top = path.partition("/")[0]
+            own = product is not None and top == product.data.name
+            item = top if ATTEMPT_NAME.fullmatch(top) and not own else path
+            n_files[item] += 1
+            n_bytes[item] += size
+    root = f"{address.parent.name}/{address.name}"
+    return [Unrecorded(f"{root}/{item}", n_files[item], n_bytes[item]) for item in n_files]
+
+
+def orphans(store: Store) -> list[Unrecorded]:
+    """Return what lies between the products of a known kind."""
+    found = []
+    for kind in RECIPES:
+        products = {address.name for address in store.addresses(kind)}
+        for name in (store.location / kind).names():
+            if name not in products:
+                place = store.location / kind / name
+                sizes = place.sizes() or {"": place.size() or 0}
+                found.append(Unrecorded(f"{kind}/{name}", len(sizes), sum(sizes.values())))
+    return found

@@ -25,7 +25,7 @@ from soapworks.tasks.reports.charts import by_layer, by_rank
 from soapworks.tasks.reports.leaderboard import REPORTS, read_leaderboard, replacing
 from soapworks.tasks.reports.ranking import COMPARABLE, comparisons, layer_order
 from soapworks.tasks.reports.response_maps import N_TOP, best, map_png, response_maps, scores_of
-from soapworks.tasks.stages.remake import Inputs
+from soapworks.tasks.stages.rebuild import Inputs
 
 INDEX = "index.html"
 

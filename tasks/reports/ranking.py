@@ -32,7 +32,7 @@ MODEL = ["weights", "architecture"]
 """Columns that tell one model from another, whatever it was called."""
 
 
-def select(
+def filter_rows(
     table: pd.DataFrame,
     *,
     models: Sequence[str] = (),

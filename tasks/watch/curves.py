@@ -130,7 +130,7 @@ def are_behind(watch: Watch) -> bool:
 
 
 def _write(watch: Watch, folder: Location, run: str, table: "pd.DataFrame") -> Curve:
-    from soapworks.tasks.reports.curve_picture import draw
+    from soapworks.tasks.reports.charts import curves as draw
 
     words = slug(run)[:60].strip("-") or "steps"
     name = f"{words}-{hashlib.sha256(run.encode()).hexdigest()[:6]}"

@@ -7,7 +7,7 @@ import pytest
 
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.reports.leaderboard import read_leaderboard
-from soapworks.tasks.reports.ranking import comparisons, layer_order, matrix, select
+from soapworks.tasks.reports.ranking import comparisons, filter_rows, layer_order, matrix
 from tests.tasks.scored import MEASURED, digit, publish_checkpoint, publish_head
 
 SCORES = {
@@ -43,7 +43,7 @@ def names(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def test_models_by_their_best_layers_from_the_first(table: pd.DataFrame) -> None:
-    assert names(select(table)) == [
+    assert names(filter_rows(table)) == [
         ("dino.pt", "blocks.2"),
         ("dino.pt", "norm"),
         ("mae.pt", "blocks.2"),
@@ -55,34 +55,34 @@ def test_models_by_their_best_layers_from_the_first(table: pd.DataFrame) -> None
 @pytest.mark.parametrize(("order", "column"), [("top-si", 0), ("above", 1), ("variance", 2)])
 def test_by_a_figure(table: pd.DataFrame, order: str, column: int) -> None:
     wanted = sorted(SCORES, key=lambda name: -SCORES[name][column])
-    assert names(select(table, order=order)) == wanted
+    assert names(filter_rows(table, order=order)) == wanted
 
 
 def test_the_best_layer_of_every_model(table: pd.DataFrame) -> None:
     best = [("dino.pt", "blocks.2"), ("mae.pt", "blocks.10")]
-    assert names(select(table, best=True)) == best
+    assert names(filter_rows(table, best=True)) == best
     most = [("mae.pt", "blocks.2"), ("dino.pt", "blocks.2")]
-    assert names(select(table, best=True, order="above")) == most
+    assert names(filter_rows(table, best=True, order="above")) == most
 
 
 def test_by_name_and_pattern(table: pd.DataFrame) -> None:
-    assert {model for model, _ in names(select(table, models=["din"]))} == {"dino.pt"}
-    assert {model for model, _ in names(select(table, models=["m*.pt"]))} == {"mae.pt"}
-    assert len(select(table, models=["vit_tiny"])) == len(SCORES)
-    assert {layer for _, layer in names(select(table, layers=["blocks.*"]))} == {
+    assert {model for model, _ in names(filter_rows(table, models=["din"]))} == {"dino.pt"}
+    assert {model for model, _ in names(filter_rows(table, models=["m*.pt"]))} == {"mae.pt"}
+    assert len(filter_rows(table, models=["vit_tiny"])) == len(SCORES)
+    assert {layer for _, layer in names(filter_rows(table, layers=["blocks.*"]))} == {
         *("blocks.2", "blocks.10")
     }
-    assert {layer for _, layer in names(select(table, layers=["block"]))} == set()
+    assert {layer for _, layer in names(filter_rows(table, layers=["block"]))} == set()
 
 
 def test_the_first_rows(table: pd.DataFrame) -> None:
-    assert names(select(table, order="top-si", top=2)) == [
+    assert names(filter_rows(table, order="top-si", top=2)) == [
         *(("dino.pt", "blocks.2"), ("mae.pt", "blocks.10"))
     ]
 
 
 def test_models_by_layers(table: pd.DataFrame) -> None:
-    wide = matrix(select(table), "n_invariant")
+    wide = matrix(filter_rows(table), "n_invariant")
     assert list(wide.columns) == ["checkpoint", "blocks.2", "blocks.10", "norm"]
     assert list(wide["checkpoint"]) == ["dino.pt", "mae.pt"]
     assert wide["blocks.2"].tolist() == [2, 9]
@@ -102,8 +102,8 @@ def test_of_several_heads_the_newest(tmp_path: Path) -> None:
         publish_head(store, mu=mu)
     table = read_leaderboard(store)
     table["made"] = [f"2026-01-0{3 if mu == 'mu 2' else 1}" for mu in table["suppression"]]
-    assert list(select(table)["suppression"]) == ["mu 2"]
-    assert len(select(table, all_heads=True)) == 3
+    assert list(filter_rows(table)["suppression"]) == ["mu 2"]
+    assert len(filter_rows(table, all_heads=True)) == 3
 
 
 def test_what_does_not_compare_is_kept_apart(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_what_does_not_compare_is_kept_apart(tmp_path: Path) -> None:
     table = read_leaderboard(store)
     newest = {digit(1): "2026-02-01", digit(2): "2026-03-01"}
     table["made"] = [newest.get(weights, "2026-01-01") for weights in table["weights"]]
-    groups = comparisons(select(table, order="top-si"))
+    groups = comparisons(filter_rows(table, order="top-si"))
     models = [[int(weights, 16) for weights in rows["weights"]] for rows in groups]
     assert models == [[2], [1, 3], [4]]
-    chosen = select(table, comparison=groups[1]["comparison"].iloc[0][:6])
+    chosen = filter_rows(table, comparison=groups[1]["comparison"].iloc[0][:6])
     assert sorted(int(weights, 16) for weights in chosen["weights"]) == [1, 3]

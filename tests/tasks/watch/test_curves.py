@@ -12,7 +12,7 @@ from PIL import Image
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.locations.location import Location
-from soapworks.tasks.reports.curve_picture import draw
+from soapworks.tasks.reports.charts import curves as draw
 from soapworks.tasks.watch import curves as training_curve
 from soapworks.tasks.watch.curves import COLUMNS, are_behind, tabulate, update_curves
 from soapworks.tasks.watch.rules import CheckpointState

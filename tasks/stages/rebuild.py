@@ -1,4 +1,4 @@
-"""Make a product again from its recipe and the products in the store."""
+"""Rebuild a product from its recipe and the products in the store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ def inputs_of(inputs: Inputs, recipe: Recipe) -> dict[str, list[Product]]:
     return found
 
 
-def remake(store: Store, inputs: Inputs, recipe: Recipe, *, memory: int, workers: int) -> Product:
+def rebuild(store: Store, inputs: Inputs, recipe: Recipe, *, memory: int, workers: int) -> Product:
     """Return the product of a recipe whose inputs are in the store.
 
     Parameters
@@ -101,4 +101,4 @@ def remake(store: Store, inputs: Inputs, recipe: Recipe, *, memory: int, workers
             return make_scores(store, recipe, of["pca"][0], of["real"], of["synthetic"])
         case HeadRecipe():
             return make_head(store, recipe, of["pca"][0], of["scores"][0])
-    raise MissingProductError(f"{recipe.kind} cannot be made from the store alone")
+    raise MissingProductError(f"{recipe.kind} cannot be rebuilt from the store alone")
