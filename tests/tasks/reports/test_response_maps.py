@@ -76,7 +76,7 @@ def test_a_map_has_a_pixel_per_position() -> None:
 
 
 def test_the_best_components_come_first() -> None:
-    table = pd.DataFrame({"component": [0, 1, 2], "rank": [2, 0, 1]})
+    table = pd.DataFrame({"component": [0, 1, 2], "si": [0.7, 0.9, 0.8], "rank": [2, 0, 1]})
     assert best(table, 2)["component"].tolist() == [1, 2]
 
 
