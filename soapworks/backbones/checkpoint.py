@@ -99,7 +99,7 @@ class Checkpoint:
             return unwrap(read_weights_file(path), where=self.source)
         except CheckpointError as error:
             # People know the address, not the copy.
-            raise CheckpointError(str(error).replace(str(path), self.source)) from error
+            raise type(error)(str(error).replace(str(path), self.source)) from error
 
 
 def open_checkpoint(

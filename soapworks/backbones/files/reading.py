@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from soapworks.backbones.files.names import SAFETENSORS_SUFFIX, check_weights_suffix
-from soapworks.errors import CheckpointError
+from soapworks.errors import CheckpointError, NotACheckpointError
 
 _RESAVE = "save the tensors alone, with safetensors or torch.save(model.state_dict(), ...)"
 
@@ -57,7 +57,7 @@ def read_weights_file(path: Path) -> Mapping[Any, Any]:
             raise CheckpointError(f"{path} holds safetensors: rename it to .safetensors")
         content = _read_torch(path, n_bytes)
     if not isinstance(content, Mapping):
-        raise CheckpointError(
+        raise NotACheckpointError(
             f"{path} holds a {type(content).__name__}, not names and tensors: {_RESAVE}"
         )
     return content
