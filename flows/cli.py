@@ -8,7 +8,7 @@ from io import TextIOWrapper
 import click
 
 from soapworks.errors import InputError, user_message
-from soapworks.names import one_line
+from soapworks.names import sentence
 
 COMMANDS = {
     "score": ("score", "Score layers of checkpoints and make their SOAP heads."),
@@ -101,7 +101,7 @@ def tolerate_encodings() -> None:
 
 
 def _say(message: str, status: int) -> int:
-    click.echo(f"soapworks: {one_line(message)}", err=True)
+    click.echo(f"soapworks: {sentence(message)}", err=True)
     return status
 
 

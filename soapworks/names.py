@@ -38,3 +38,8 @@ def redact(text: object) -> str:
 def one_line(text: object) -> str:
     """Return a message as it is shown: one line, printable, without secrets."""
     return printable(redact(" ".join(str(text).splitlines())))
+
+
+def sentence(text: object) -> str:
+    """Return an error's message as it is shown: one line with a full stop."""
+    return one_line(text).rstrip(". ") + "."

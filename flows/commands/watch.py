@@ -61,7 +61,7 @@ def watch(
     if as_json and not once:
         raise click.UsageError("--json needs --once.")
     from soapworks.flows.display.progress import showing_progress
-    from soapworks.flows.display.terminal import echo
+    from soapworks.flows.display.tables import print_failures, print_json
     from soapworks.flows.run_watch import keep_watching, watch_once
     from soapworks.tasks.watch.state import Watch
 
@@ -73,10 +73,7 @@ def watch(
             return
         outcomes = watch_once(asked, engine=engine)
     if as_json:
-        from soapworks.flows.display.tables import print_json
-
         print_json(outcomes)
-    failed = [outcome for outcome in outcomes if outcome["outcome"] == "failed"]
-    for outcome in failed:
-        echo(f"soapworks: {outcome['checkpoint']} failed: {outcome['why']}", err=True)
-    sys.exit(1 if failed else 0)
+    failures = {o["checkpoint"]: o["why"] for o in outcomes if o["outcome"] == "failed"}
+    print_failures(failures)
+    sys.exit(1 if failures else 0)

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from soapworks.flows.display.terminal import DataTable, console, echo, text
+from soapworks.names import sentence
 from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
 from soapworks.storage_schemas.layout.recipes import RECIPES
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
@@ -51,7 +52,7 @@ def layer_cells(layer: LayerSummary) -> list[str]:
 def print_failures(failures: Mapping[str, str]) -> None:
     """Print on stderr which checkpoints failed, and why."""
     for checkpoint, why in failures.items():
-        echo(f"soapworks: {checkpoint} failed: {why}", err=True)
+        echo(sentence(f"soapworks: {checkpoint} failed: {why}"), err=True)
 
 
 def print_projections(projections: Sequence[Projection], *, as_json: bool) -> None:

@@ -206,4 +206,4 @@ def test_ctrl_c_ends_it_in_a_sentence(place: Path) -> None:
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert one_sentence(said) == "soapworks: interrupted"
+    assert one_sentence(said) == "soapworks: interrupted."

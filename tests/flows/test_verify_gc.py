@@ -124,7 +124,7 @@ def test_one_product_and_json(capsys, store: Store) -> None:
 def test_an_unknown_product(capsys, store: Store) -> None:
     status, out, err = call(capsys, "verify", "abcdef", "--store", store.url)
     assert (status, out) == (1, "")
-    assert err.startswith("soapworks: No product 'abcdef'")
+    assert err.startswith("soapworks: no product 'abcdef'")
     assert len(err.splitlines()) == 1
 
 
