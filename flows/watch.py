@@ -1,20 +1,25 @@
 """Score checkpoints as they arrive, as flows: all of a folder, or the one that an event names."""
 
 import glob
+import pickle
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
+import httpx
 from prefect import flow, get_run_logger
+from prefect.context import hydrated_context, serialize_context
 from prefect.events import emit_event
+from prefect.exceptions import PrefectHTTPStatusError
 
 from soapworks.errors import EngineError, InputError, SoapworksError, user_message
 from soapworks.flows.engine.artifacts import publish_curve
 from soapworks.flows.score import score_checkpoints
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
+from soapworks.tasks.executors.child import call_in_child, relay_logs
 from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 from soapworks.tasks.watch.curves import update_curves
 from soapworks.tasks.watch.process import Outcome, process_checkpoint, process_due
@@ -153,31 +158,27 @@ class PrefectCallbacks:
         self._watch = watch
 
     def score(self, checkpoint: str) -> Sequence[LayerSummary]:
-        """Score one checkpoint in a sub-flow.
+        """Score one checkpoint in a sub-flow, in a process of its own.
 
         Raises
         ------
+        StalledError
+            It made no progress for the watch's ``stall_seconds``.
         EngineError
             The Prefect server is lost, for no fault of the checkpoint.
         """
-        import httpx
-        from prefect.exceptions import PrefectHTTPStatusError
-
         watch = self._watch
-        try:
-            rows = score_checkpoints(
-                [checkpoint],
-                watch.images,
-                watch.architecture,
-                settings=watch.settings,
-                options=watch.options,
-            )
-            return [LayerSummary(**row) for row in rows]
-        except (httpx.TransportError, PrefectHTTPStatusError) as error:
-            raise EngineError(
-                f"the Prefect server was lost ({type(error).__name__}): check that it runs, then "
-                "start again"
-            ) from error
+        rows = call_in_child(
+            _score_in_child,
+            _context_for_child(),
+            checkpoint,
+            watch.images,
+            watch.architecture,
+            watch.settings,
+            watch.options,
+            stall_seconds=watch.watching.stall_seconds,
+        )
+        return [LayerSummary(**row) for row in rows]
 
     def user_message(self, error: BaseException) -> str:
         """Return the user-facing message of an exception."""
@@ -199,6 +200,32 @@ class PrefectCallbacks:
                 publish_curve(curve, self._watch)
         except SoapworksError as error:
             get_run_logger().warning("the curves could not be drawn: %s", error)
+
+
+def _context_for_child() -> bytes:
+    """Return the running flow and Prefect's settings, for a sub-flow in another process."""
+    context = serialize_context()
+    # Of the flow only its task runner is used; a flow from a script could not be imported there.
+    context["flow_run_context"].pop("flow", None)
+    return pickle.dumps(context)
+
+
+def _score_in_child(context: bytes, checkpoint: str, *arguments: Any) -> list[dict[str, Any]]:
+    """Score one checkpoint; runs in a process of its own."""
+    parent = pickle.loads(context)
+    parent["flow_run_context"] = parent["flow_run_context"] | {"flow": score_checkpoints}
+    images, architecture, settings, options = arguments
+    with hydrated_context(parent):
+        relay_logs()
+        try:
+            return score_checkpoints(
+                [checkpoint], images, architecture, settings=settings, options=options
+            )
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            raise EngineError(
+                f"the Prefect server was lost ({type(error).__name__}): check that it runs, then "
+                "start again"
+            ) from error
 
 
 def event_payload(watch: Watch, state: CheckpointState) -> dict[str, Any]:

@@ -72,6 +72,10 @@ class ResourceError(SoapworksError, RuntimeError):
     """A run that would not fit into disk or memory, refused with both numbers."""
 
 
+class StalledError(SoapworksError, TimeoutError):
+    """Work that made no progress for longer than its limit, and was ended."""
+
+
 class EngineError(SoapworksError, RuntimeError):
     """A workflow engine or cluster that could not be started or reached."""
 

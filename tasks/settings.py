@@ -179,6 +179,12 @@ class WatchOptions(Settings):
         60.0, gt=0, description="Seconds before the first retry; doubles with every further one"
     )
     max_backoff_seconds: float = Field(3600.0, gt=0, description="Limit of that delay, seconds")
+    stall_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds without progress after which scoring a checkpoint is abandoned and "
+        "counts as failed",
+    )
     event_patience: float = Field(
         900.0,
         gt=0,

@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from threading import Timer
 
 from prefect.concurrency.sync import concurrency
 
 from soapworks.errors import EngineError
+from soapworks.tasks.events import Waiting, emit
 from soapworks.tasks.settings import RunOptions
 
 GPU_LIMIT = "soapworks-gpu"
 """Limit for runs on CUDA devices; without it on the server, they are not limited."""
+
+NOTICE_SECONDS = 2.0
+"""Seconds after which waiting for a slot is reported."""
 
 LEASE_SECONDS = 60.0
 """Seconds after which the slot of a killed run is free again; Prefect's shortest."""
@@ -30,15 +36,23 @@ def forward_pass_limit(options: RunOptions) -> Iterator[None]:
         return
     if options.concurrency_limit:
         _require_limit(name)
-    # A lease that could not be renewed once must not end hours of passes.
-    with concurrency(
-        name,
-        occupy=1,
-        strict=options.concurrency_limit is not None,
-        lease_duration=LEASE_SECONDS,
-        raise_on_lease_renewal_failure=False,
-    ):
-        yield
+    message = f"waiting for a slot of the concurrency limit {name}"
+    notice = Timer(NOTICE_SECONDS, copy_context().run, (emit, Waiting(message)))
+    notice.daemon = True
+    notice.start()
+    try:
+        # A lease that could not be renewed once must not end hours of passes.
+        with concurrency(
+            name,
+            occupy=1,
+            strict=options.concurrency_limit is not None,
+            lease_duration=LEASE_SECONDS,
+            raise_on_lease_renewal_failure=False,
+        ):
+            notice.cancel()
+            yield
+    finally:
+        notice.cancel()
 
 
 def _default_limit(options: RunOptions) -> str | None:

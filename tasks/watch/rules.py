@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, field_serializer
 
-from soapworks.errors import CheckpointError, HeadError, InputError, LayerError, PrecisionError
+from soapworks.errors import (
+    CheckpointError,
+    HeadError,
+    InputError,
+    LayerError,
+    PrecisionError,
+    StalledError,
+)
 from soapworks.remote import RemoteError
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.settings import Settings, WatchOptions
@@ -25,7 +32,7 @@ DRAWN = (
 )
 """Facts of a layer that the curves are drawn from."""
 
-_PERMANENT = CheckpointError | LayerError | InputError | HeadError | PrecisionError
+_PERMANENT = CheckpointError | LayerError | InputError | HeadError | PrecisionError | StalledError
 
 Verdict = Literal["due", "settling", "held", "waiting", "announced", "given up", "done"]
 

@@ -40,7 +40,7 @@ def command(place: Path, *more: str) -> list[str]:
             "photographs",
         ),
         *options,
-        *("--device=cpu", "--stable-seconds=0.2", *more),
+        *("--device=cpu", "--stable-seconds=0.2", "--backoff-seconds=900", *more),
     ]
 
 

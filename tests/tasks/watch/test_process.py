@@ -1,19 +1,22 @@
 """Checkpoints are scored once, whoever watches and whatever happens, and all is remembered."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from soapworks.errors import CheckpointError, InputError, StoreError, UnreachableError
+from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.leasing.lease_state import read_lease
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Event, Notice
+from soapworks.tasks.executors.child import call_in_child
 from soapworks.tasks.plan.request import IndexRequest
 from tests.small import write_photographs
-from tests.tasks.watchers import Clock, Watcher, make_watch
+from tests.tasks.watchers import Clock, WatchCallbacks, Watcher, make_watch
 
 
 @pytest.fixture
@@ -240,6 +243,38 @@ def test_an_earlier_failure_outlives_a_round_that_ends(place: Path, clock: Clock
     known = watcher.watch.read("step_1.pt")
     assert known is not None
     assert (known.status, known.attempts, known.reason) == ("failed", 1, "out of luck")
+
+
+class HangingCallbacks(WatchCallbacks):
+    """Scores in a process of its own, where a file that starts with ``bad`` never ends."""
+
+    def score(self, checkpoint: str) -> list[LayerSummary]:
+        content = Path(checkpoint).read_bytes()
+        stall = self.watch.watching.stall_seconds
+        pid = call_in_child(reads, content, stall_seconds=stall)
+        self.scored.append(str(pid))
+        return super().score(checkpoint)
+
+
+def reads(content: bytes) -> int:
+    while content.startswith(b"bad"):
+        pass
+    return os.getpid()
+
+
+def test_a_file_that_hangs_its_reader_is_abandoned_and_the_next_is_scored(
+    place: Path, clock: Clock
+) -> None:
+    watcher = Watcher(make_watch(place, stall_seconds=0.5), clock)
+    watcher.callbacks = HangingCallbacks(watcher.watch)
+    save(place, "step_1.pt", "bad")
+    save(place, "step_2.pt")
+    assert [one.outcome for one in watcher.round()] == ["failed", "scored"]
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert known.reason.startswith("made no progress for 0.5 s (limit --stall-seconds)")
+    clock.now += 60
+    assert "given up after 2 attempts" in watcher.round()[0].why
 
 
 def test_in_the_order_of_steps(place: Path, watcher: Watcher) -> None:
