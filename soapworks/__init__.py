@@ -20,6 +20,7 @@ _HOMES = {
     "detach": "heads.attachment",
     "fit_pca": "method.pca",
     "fold": "heads.head",
+    "is_attached": "heads.attachment",
     "invariant_variance_share": "method.scores",
     "rank_components": "method.scores",
     "score_components": "method.scores",
@@ -43,6 +44,7 @@ __all__ = [
     "fit_pca",
     "fold",
     "invariant_variance_share",
+    "is_attached",
     "rank_components",
     "score_components",
     "score_errors",
@@ -67,7 +69,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from soapworks.errors import SoapworksError
-    from soapworks.heads.attachment import attach, detach
+    from soapworks.heads.attachment import attach, detach, is_attached
     from soapworks.heads.head import SoapHead, fold
     from soapworks.method.moments import Moments
     from soapworks.method.pca import Pca, fit_pca

@@ -11,17 +11,16 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from soapworks.backbones.layers import LAYER
-from soapworks.errors import HeadError, LayerError
+from soapworks.errors import HeadError
+from soapworks.heads._places import find_place
 from soapworks.heads.head import SoapHead
 
 _Backbone = TypeVar("_Backbone", bound=nn.Module)
 
-#: Thirds of a fused projection's output (queries, keys, values), in the order of each layer's name.
-_THIRDS = {"q": (0,), "k": (1,), "v": (2,), "kqv": (1, 0, 2)}
-
-_CHILD = "soap_head"
+# Plain attributes of modules, so that a copied or unpickled model has its own.
 _HANDLES = "_soap_handles"
+_ATTACHED = "_soap_attached"
+_GUARDS = "_soap_guards"
 
 
 def attach(backbone: _Backbone, head: SoapHead, *, layer: str | None = None) -> _Backbone:
@@ -30,7 +29,8 @@ def attach(backbone: _Backbone, head: SoapHead, *, layer: str | None = None) -> 
     A copy of the head becomes a child of the module that makes the layer, on its device and in its
     dtype, so it moves with the model and is part of its ``state_dict``: load weights before, and
     compile after. At "norm" the head follows every call of the final norm, that is also the
-    intermediate outputs that a model is asked to normalise.
+    intermediate outputs that a model is asked to normalise. A model that lost its head later, as
+    when ``model.norm`` is replaced, raises HeadError at its next pass.
 
     Parameters
     ----------
@@ -54,19 +54,28 @@ def attach(backbone: _Backbone, head: SoapHead, *, layer: str | None = None) -> 
     HeadError
         When channels do not match, a head is there already, or the model is compiled.
 
+    Notes
+    -----
+    Section 6 of docs/method.md.
+
     Examples
     --------
-    >>> model = soapworks.attach(timm_model, soapworks.SoapHead.load("head/"))  # doctest: +SKIP
+    >>> import numpy as np, timm, torch
+    >>> model = timm.create_model("test_vit", num_classes=0).eval()
+    >>> model = attach(model, SoapHead(np.zeros((64, 64))), layer="norm")
+    >>> tokens = model.forward_features(torch.ones(1, 3, 160, 160))
+    >>> bool(tokens[:, 0].any()), bool(tokens[:, 1:].any())
+    (True, False)
     """
     if "_orig_mod" in backbone._modules:
         raise HeadError("a compiled model may ignore a new head: attach first, then compile")
     layer = head.metadata.get("layer", "norm") if layer is None else layer
-    place = _find_place(backbone, layer)
+    place = find_place(backbone, layer)
     n_prefix_tokens = getattr(backbone, "num_prefix_tokens", None)
     if not isinstance(n_prefix_tokens, int):
         raise HeadError(
-            f"{type(backbone).__name__} does not tell its number of prefix tokens "
-            "(num_prefix_tokens), so its patch tokens are not known; use a timm vision transformer"
+            f"{type(backbone).__name__} has no num_prefix_tokens, so its patch tokens are not "
+            "known; use a timm vision transformer"
         )
     if place.n_channels is not None and place.n_channels != head.n_channels:
         raise HeadError(
@@ -78,22 +87,132 @@ def attach(backbone: _Backbone, head: SoapHead, *, layer: str | None = None) -> 
         raise HeadError(f"there is a head at layer {layer!r} already: call soapworks.detach first")
     tensors = [*place.module.parameters(), *backbone.parameters(), head.weight]
     like = next(tensor for tensor in tensors if tensor.is_floating_point())
-    child = copy.deepcopy(head).to(device=like.device, dtype=like.dtype).train(backbone.training)
+    # Tensors made in inference mode could never take part in a backward pass.
+    with torch.inference_mode(False):
+        child = copy.deepcopy(head).to(device=like.device, dtype=like.dtype)
+    child.train(backbone.training)
     place.module.add_module(place.child, child)
     handle = place.module.register_forward_hook(
         _Projection(place.child, n_prefix_tokens, place.thirds)
     )
     place.module.__dict__.setdefault(_HANDLES, {})[place.child] = handle
+    path = next(name for name, module in backbone.named_modules() if module is place.module)
+    attached = _Attached(layer, tuple(path.split(".")), place.child, child)
+    backbone.__dict__.setdefault(_ATTACHED, []).append(attached)
+    if _GUARDS not in backbone.__dict__:
+        # forward_features and its kin bypass the hooks of the model itself.
+        first = getattr(backbone, "patch_embed", None)
+        if not isinstance(first, nn.Module):
+            first = next(backbone.get_submodule("blocks").children())
+        guard = _Guard(backbone)
+        backbone.__dict__[_GUARDS] = [
+            module.register_forward_pre_hook(guard) for module in (backbone, first)
+        ]
     return backbone
+
+
+def is_attached(backbone: nn.Module, *, layer: str | None = None) -> bool:
+    """Return whether a model has its heads, all in place.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        A vision transformer, or a wrapper around it.
+    layer : str, optional
+        Ask for the head at this layer only.
+
+    Returns
+    -------
+    bool
+        False where no head was attached, or one was lost: the module that held it was replaced.
+
+    Examples
+    --------
+    >>> import numpy as np, timm, torch
+    >>> model = timm.create_model("test_vit", num_classes=0)
+    >>> is_attached(attach(model, SoapHead(np.eye(64))))
+    True
+    >>> model.norm = torch.nn.Identity()
+    >>> is_attached(model)
+    False
+    """
+    heads = [
+        attached.is_in(module)
+        for module in backbone.modules()
+        for attached in module.__dict__.get(_ATTACHED, ())
+        if layer in (None, attached.layer)
+    ]
+    return bool(heads) and all(heads)
 
 
 def detach(backbone: _Backbone) -> _Backbone:
-    """Take all heads out of ``backbone`` again and return it; it is then as it was before."""
+    """Take all heads out of a model again.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        With or without heads. It is changed in place, and is then as it was before `attach`.
+
+    Returns
+    -------
+    backbone : nn.Module
+        The same object.
+
+    Examples
+    --------
+    >>> import numpy as np, timm
+    >>> model = attach(timm.create_model("test_vit", num_classes=0), SoapHead(np.eye(64)))
+    >>> is_attached(detach(model))
+    False
+    """
     for module in list(backbone.modules()):
+        module.__dict__.pop(_ATTACHED, None)
+        for handle in module.__dict__.pop(_GUARDS, ()):
+            handle.remove()
         for child, handle in module.__dict__.pop(_HANDLES, {}).items():
             handle.remove()
-            del module._modules[child]
+            module._modules.pop(child, None)
     return backbone
+
+
+@dataclass(frozen=True, eq=False)
+class _Attached:
+    """A head of a model."""
+
+    layer: str
+    #: Names that lead from the model to the module that held the head.
+    path: tuple[str, ...]
+    child: str
+    head: SoapHead
+
+    def is_in(self, backbone: nn.Module) -> bool:
+        """Return whether the head is still where its layer is, and applied there."""
+        module: Any = backbone
+        for name in self.path:
+            module = getattr(module, name, None)
+        # The module may also have been wrapped, or moved with its block.
+        return self._is_applied(module) or any(map(self._is_applied, backbone.modules()))
+
+    def _is_applied(self, module: Any) -> bool:
+        if not isinstance(module, nn.Module) or module._modules.get(self.child) is not self.head:
+            return False
+        hooks = module._forward_hooks.values()
+        return any(isinstance(hook, _Projection) and hook.child == self.child for hook in hooks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Guard:
+    """Forward pre-hook that refuses a pass of a model that lost a head."""
+
+    backbone: nn.Module
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        for attached in self.backbone.__dict__.get(_ATTACHED, ()):
+            if not attached.is_in(self.backbone):
+                raise HeadError(
+                    f"the model lost its head at layer {attached.layer!r}: the module that held it "
+                    "was replaced; call soapworks.detach, then attach the head again, or leave it"
+                )
 
 
 @dataclass(frozen=True)
@@ -126,84 +245,3 @@ class _Projection:
         if not self.n_prefix_tokens:
             return patches
         return torch.cat([tokens[:, : self.n_prefix_tokens], patches], dim=1)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a layer's head sits."""
-
-    module: nn.Module
-    #: Channels of the layer; None when the module does not tell.
-    n_channels: int | None
-    child: str = _CHILD
-    thirds: tuple[int, ...] = ()
-    #: Names of children that may not be there yet.
-    rivals: tuple[str, ...] = (_CHILD,)
-
-
-def _find_place(backbone: nn.Module, layer: str) -> _Place:
-    match = LAYER.fullmatch(layer)
-    blocks = getattr(backbone, "blocks", None)
-    if match is None or not isinstance(blocks, nn.Sequential | nn.ModuleList):
-        raise LayerError(_no_layer(backbone, layer))
-    width = getattr(backbone, "embed_dim", None)
-    n_channels = width if isinstance(width, int) else None
-    if layer == "norm":
-        norm = getattr(backbone, "norm", None)
-        if not isinstance(norm, nn.Module):
-            raise LayerError(_no_layer(backbone, layer))
-        if isinstance(norm, nn.Identity):
-            raise LayerError(
-                f"the final norm of this {type(backbone).__name__} is an identity (it pools first "
-                f"and normalises then); use layer 'blocks.{len(blocks) - 1}', or build the model "
-                "with its norm on tokens (timm: global_pool='token' or fc_norm=False)"
-            )
-        return _Place(norm, n_channels)
-    index = int(match["block"])
-    if index >= len(blocks):
-        raise LayerError(_no_layer(backbone, layer))
-    block = blocks[index]
-    if match["part"]:
-        return _find_projection(backbone, getattr(block, "attn", None), layer, match["part"])
-    module = getattr(block, "mlp", None) if match["tap"] else block
-    # A child of a Sequential would be run as one of its steps besides.
-    if not isinstance(module, nn.Module) or isinstance(module, nn.Sequential | nn.ModuleList):
-        raise LayerError(_no_layer(backbone, layer))
-    return _Place(module, n_channels)
-
-
-def _find_projection(backbone: nn.Module, attention: Any, layer: str, part: str) -> _Place:
-    fused = getattr(attention, "qkv", None)
-    if isinstance(fused, nn.Linear):
-        if getattr(attention, "q_bias", None) is not None:
-            raise LayerError(
-                f"{layer!r} cannot take a head: {type(attention).__name__} uses the weight of its "
-                "qkv projection without calling it; use the block's own output or its mlp"
-            )
-        thirds = _THIRDS[part]
-        rivals = tuple(f"{_CHILD}_{p}" for p in (_THIRDS if part == "kqv" else (part, "kqv")))
-        n_channels = fused.out_features // 3 * len(thirds)
-        return _Place(fused, n_channels, f"{_CHILD}_{part}", thirds, rivals)
-    separate = getattr(attention, f"{part}_proj", None)
-    if isinstance(separate, nn.Linear):
-        return _Place(separate, separate.out_features)
-    if part == "kqv" and isinstance(getattr(attention, "q_proj", None), nn.Linear):
-        raise LayerError(
-            f"{layer!r} cannot take a head: {type(attention).__name__} projects queries, keys and "
-            "values one after another; use '.q', '.k' or '.v' of this block"
-        )
-    raise LayerError(_no_layer(backbone, layer))
-
-
-def _no_layer(backbone: nn.Module, layer: str) -> str:
-    name = type(backbone).__name__
-    blocks = getattr(backbone, "blocks", None)
-    if not isinstance(blocks, nn.Sequential | nn.ModuleList):
-        return (
-            f"{name} has no layer {layer!r}, for it has no blocks: give the vision transformer "
-            "itself, not a wrapper around it"
-        )
-    return (
-        f"{name} has no layer {layer!r}; it has norm and blocks.K, blocks.K.mlp, "
-        f"blocks.K.attn.q, .k, .v and .kqv for K from 0 to {len(blocks) - 1}"
-    )

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class SoapHead(nn.Module):
-    """``head(z) = z P' (+ bias)`` with ``P = I - V diag(w) V'`` (METHOD section 6).
+    """The linear map that suppresses components of patch tokens.
 
-    For patch tokens only; `soapworks.attach` leaves prefix tokens alone. The matrix is a buffer:
-    it moves and is cast with the model and is never trained. Tokens keep their dtype, and those of
-    another dtype than the head's are multiplied in the head's.
+    ``head(z) = z P' (+ bias)`` with ``P = I - V diag(w) V'``, for patch tokens only;
+    `soapworks.attach` leaves prefix tokens alone. The matrix is a buffer: it moves and is cast with
+    the model and is never trained. Tokens keep their dtype, and those of another dtype than the
+    head's are multiplied in the head's.
 
     Parameters
     ----------
@@ -41,6 +42,17 @@ class SoapHead(nn.Module):
         For wrong shapes, NaN or infinity.
     InputError
         For metadata that are not text, or use the reserved names ``format`` and ``version``.
+
+    Notes
+    -----
+    Section 6 of docs/method.md.
+
+    Examples
+    --------
+    >>> import torch
+    >>> head = SoapHead([[1, 0], [0, 0]], metadata={"layer": "norm"})
+    >>> head(torch.tensor([[3.0, 4.0]]))
+    tensor([[3., 0.]])
     """
 
     weight: torch.Tensor
@@ -55,10 +67,11 @@ class SoapHead(nn.Module):
             tensors["bias"] = np.array(to_array(bias), np.float32)
         _head_file.check(tensors, "the head given")
         self.metadata = _check_metadata(metadata or {})
-        self.register_buffer("weight", torch.from_numpy(tensors["weight"]))
-        self.register_buffer(
-            "bias", torch.from_numpy(tensors["bias"]) if bias is not None else None
-        )
+        # Tensors made in inference mode could never take part in a backward pass.
+        with torch.inference_mode(False):
+            for name in ("weight", "bias"):
+                array = tensors.get(name)
+                self.register_buffer(name, None if array is None else torch.from_numpy(array))
 
     @classmethod
     def from_pca(
@@ -69,7 +82,7 @@ class SoapHead(nn.Module):
         centred: bool = False,
         metadata: Mapping[str, str] | None = None,
     ) -> Self:
-        """Return the head that suppresses components of ``pca`` by ``weights`` (D,).
+        """Return the head that suppresses components by their weights.
 
         Parameters
         ----------
@@ -85,6 +98,15 @@ class SoapHead(nn.Module):
         ------
         InputError
             For weights of another shape, NaN or infinity.
+
+        Examples
+        --------
+        >>> from soapworks.method.pca import Pca
+        >>> axes = [[0, 1], [1, 0]]
+        >>> pca = Pca(mean=[5, 2], components=axes, explained_variance=[2, 1], count=9)
+        >>> SoapHead.from_pca(pca, [0.75, 0]).weight
+        tensor([[1.0000, 0.0000],
+                [0.0000, 0.2500]])
         """
         weights = np.asarray(to_array(weights), np.float64)
         if weights.shape != pca.mean.shape or not np.isfinite(weights).all():
@@ -103,13 +125,26 @@ class SoapHead(nn.Module):
         return self.weight.shape[0]
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return projected tokens; (..., D) in and out, of the same dtype.
+        """Return projected tokens.
+
+        Parameters
+        ----------
+        tokens : (..., D) tensor
+            Patch tokens of any floating dtype, float16 and bfloat16 too.
+
+        Returns
+        -------
+        tokens : (..., D) tensor
+            Of the same dtype; the product is computed in the head's.
 
         Raises
         ------
         InputError
-            For another number of channels.
+            For another number of channels, or anything but a tensor of a floating dtype.
         """
+        if not isinstance(tokens, torch.Tensor) or not tokens.is_floating_point():
+            what = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+            raise InputError(f"a head takes a torch tensor of a floating dtype, not {what}")
         if tokens.shape[-1] != self.weight.shape[0]:
             raise InputError(
                 f"this head takes tokens of {self.weight.shape[0]} channels, and they have "
@@ -126,14 +161,19 @@ class SoapHead(nn.Module):
         )
 
     def to_bytes(self) -> bytes:
-        """Return the head's file as bytes; equal heads give equal bytes."""
+        """Return the bytes of the head's file, equal for equal heads."""
         tensors = {"weight": self.weight.detach().float().cpu().numpy()}
         if self.bias is not None:
             tensors["bias"] = self.bias.detach().float().cpu().numpy()
         return _head_file.encode(tensors, _check_metadata(self.metadata))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the head as safetensors (float32), whole or not at all.
+        """Write the head as safetensors, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            The file; one that is there is replaced.
 
         Raises
         ------
@@ -144,7 +184,14 @@ class SoapHead(nn.Module):
 
     @classmethod
     def from_bytes(cls, data: bytes, *, source: str = "the head given") -> Self:
-        """Return the head whose file has these bytes; ``source`` names them in errors.
+        """Return the head whose file has these bytes.
+
+        Parameters
+        ----------
+        data
+            Bytes of a ``head.safetensors``.
+        source
+            How errors name them.
 
         Raises
         ------
@@ -185,10 +232,33 @@ def fold(head: SoapHead, linear: nn.Linear) -> nn.Linear:
     in float64 and rounded once to the layer's dtype. Right where ``linear`` sees patch tokens
     only, as segmentation heads do: a prefix token would be projected too.
 
+    Parameters
+    ----------
+    head : SoapHead
+    linear : nn.Linear
+        From D channels to any number; it is left as it is.
+
+    Returns
+    -------
+    folded : nn.Linear
+        New, of ``linear``'s shape, dtype and device.
+
     Raises
     ------
     InputError
         When ``linear`` is not an ``nn.Linear`` that takes the head's channels.
+
+    Notes
+    -----
+    Section 6 of docs/method.md.
+
+    Examples
+    --------
+    >>> import torch
+    >>> head, linear = SoapHead([[1, 0], [0, 0]]), torch.nn.Linear(2, 3)
+    >>> tokens = torch.ones(5, 2)
+    >>> torch.allclose(fold(head, linear)(tokens), linear(head(tokens)))
+    True
     """
     if not isinstance(linear, nn.Linear):
         raise InputError(f"a head is folded into an nn.Linear, not into {type(linear).__name__}")
@@ -197,7 +267,7 @@ def fold(head: SoapHead, linear: nn.Linear) -> nn.Linear:
             f"a head of {head.n_channels} channels cannot be folded into a linear layer that takes "
             f"{linear.in_features}"
         )
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         outer = linear.weight.double()
         weight = outer @ head.weight.to(outer)
         bias = None if linear.bias is None else linear.bias.double()

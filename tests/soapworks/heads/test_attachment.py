@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from soapworks.errors import HeadError, LayerError
-from soapworks.heads.attachment import attach, detach
+from soapworks.heads.attachment import attach, detach, is_attached
 from soapworks.heads.head import SoapHead
 
 # Prefix tokens: 1, 5 (with registers), 5 (rotary positions), 0.
@@ -247,7 +247,12 @@ def test_a_second_head_at_the_same_place_is_refused():
 def test_detach_restores_the_model(model):
     def traces(module):
         return {
-            name: (sorted(m.__dict__), list(m._modules), len(m._forward_hooks))
+            name: (
+                sorted(m.__dict__),
+                list(m._modules),
+                len(m._forward_hooks),
+                len(m._forward_pre_hooks),
+            )
             for name, m in module.named_modules()
         }
 
@@ -335,7 +340,7 @@ def test_what_is_no_vision_transformer_is_refused():
             super().__init__()
             self.blocks, self.norm = nn.Sequential(nn.Linear(48, 48)), nn.LayerNorm(48)
 
-    with pytest.raises(HeadError, match="does not tell its number of prefix tokens"):
+    with pytest.raises(HeadError, match="has no num_prefix_tokens"):
         attach(Silent(), make_head())
 
 
@@ -345,3 +350,174 @@ def test_a_refused_head_leaves_no_trace():
     with pytest.raises(HeadError):
         attach(model, make_head(40))
     assert list(model.state_dict()) == keys
+
+
+PASSES = {
+    "whole": lambda model, x: model(x),
+    "features": lambda model, x: model.forward_features(x),
+    "intermediates": lambda model, x: model.forward_intermediates(x, norm=False),
+    "layers": lambda model, x: model.get_intermediate_layers(x),
+}
+
+
+def pruned_norm(model):
+    model.prune_intermediate_layers([1], prune_norm=True)
+
+
+def another_norm(model):
+    model.norm = nn.LayerNorm(48)
+
+
+def pruned_block(model):
+    model.prune_intermediate_layers([0])
+
+
+def another_block(model):
+    model.blocks[1] = copy.deepcopy(build("vit").blocks[1])
+
+
+def another_projection(model):
+    model.blocks[1].attn.qkv = nn.Linear(48, 144)
+
+
+def hooks_cleared(model):
+    model.norm._forward_hooks.clear()
+
+
+def child_deleted(model):
+    del model.blocks[1].soap_head
+
+
+@pytest.mark.parametrize("how", PASSES)
+@pytest.mark.parametrize(
+    ("layer", "change"),
+    [
+        ("norm", pruned_norm),
+        ("norm", another_norm),
+        ("norm", hooks_cleared),
+        ("blocks.1", pruned_block),
+        ("blocks.1", another_block),
+        ("blocks.1", child_deleted),
+        ("blocks.1.mlp", another_block),
+        ("blocks.1.attn.q", another_projection),
+    ],
+)
+def test_a_model_that_lost_its_head_refuses_a_pass(layer, change, how):
+    model = build("vit")
+    x = photograph(model)
+    attach(attach(model, make_head(layer=layer)), make_head(), layer="blocks.0")
+    assert is_attached(model)
+    change(model)
+    assert not is_attached(model)
+    assert is_attached(model, layer="blocks.0")
+    with pytest.raises(HeadError, match=f"lost its head at layer '{layer}'.*soapworks.detach"):
+        PASSES[how](model, x)
+    with pytest.raises(HeadError, match="lost its head"):
+        copy.deepcopy(model)(x)
+    detach(model)
+    assert torch.isfinite(model(x)).all()
+
+
+def test_a_model_without_patch_embedding_is_guarded_by_its_first_block():
+    model = build("vit")
+    x = photograph(model)
+    model.embed, model.patch_embed = model.patch_embed, None
+    attach(model, make_head())
+    model.norm = nn.LayerNorm(48)
+    with pytest.raises(HeadError, match="lost its head"):
+        model.blocks(model.embed(x))
+
+
+def test_a_compiled_model_that_lost_its_head_refuses_a_pass():
+    model = attach(build("vit"), make_head())
+    x = photograph(model)
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(x)
+        model.norm = nn.LayerNorm(48)
+        with pytest.raises(HeadError, match="lost its head"):
+            compiled(x)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **options):
+        return self.inner(*args, **options)
+
+
+@torch.no_grad()
+def test_wrapped_and_moved_modules_keep_their_heads():
+    model = build("vit")
+    x = photograph(model)
+    attach(attach(model, make_head(layer="blocks.1")), make_head())
+    expected = model(x)
+    model.norm = Wrapped(model.norm)
+    model.blocks[1] = torch.compile(model.blocks[1], backend="eager")
+    assert is_attached(model)
+    torch.testing.assert_close(model(x), expected)
+    assert is_attached(Wrapped(model))
+    torch.testing.assert_close(Wrapped(model)(x), expected)
+    torch.testing.assert_close(nn.DataParallel(model)(x), expected)
+    model.blocks = model.blocks[1:]
+    assert is_attached(model)
+    assert not is_attached(model.blocks[0]._orig_mod.mlp)
+
+
+def test_is_attached_asks_for_a_layer():
+    model = build("vit")
+    assert not is_attached(model)
+    attach(model, make_head(), layer="blocks.0.attn.k")
+    assert is_attached(model)
+    assert is_attached(model, layer="blocks.0.attn.k")
+    assert not is_attached(model, layer="norm")
+    assert not is_attached(detach(model))
+
+
+def test_copies_are_guarded_for_themselves():
+    model = attach(build("vit"), make_head())
+    x = photograph(model)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(model), torch.load(buffer, weights_only=False)):
+        assert is_attached(other)
+        other.norm = nn.LayerNorm(48)
+        with pytest.raises(HeadError, match="lost its head"):
+            other(x)
+        assert is_attached(model)
+        model(x)
+
+
+def test_loading_weights_keeps_the_head_or_complains():
+    model, plain = attach(build("vit"), make_head()), build("vit", num_classes=5)
+    x = photograph(model)
+    expected = model(x)
+    with pytest.raises(RuntimeError, match=r"Missing key.*norm\.soap_head\.weight"):
+        model.load_state_dict(plain.state_dict())
+    model.load_state_dict(plain.state_dict(), strict=False)
+    assert is_attached(model)
+    torch.testing.assert_close(model(x), expected)
+    model.load_state_dict(copy.deepcopy(model).state_dict(), assign=True)
+    assert is_attached(model)
+    torch.testing.assert_close(model(x), expected)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*norm\.soap_head\.weight"):
+        plain.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("layer", ["norm", "blocks.0", "blocks.0.attn.q"])
+def test_a_head_attached_in_inference_mode_lets_gradients_through(layer):
+    model, trained = build("vit"), build("vit")
+    x = photograph(model)
+    with torch.inference_mode():
+        head = make_head()
+        attach(model, SoapHead.from_bytes(head.to_bytes()), layer=layer)
+        model(x)
+    attach(trained, head, layer=layer)
+    for one in (model, trained):
+        one(x).sum().backward()
+    weight = model.blocks[0].mlp.fc1.weight
+    assert weight.grad.any()
+    torch.testing.assert_close(weight.grad, trained.blocks[0].mlp.fc1.weight.grad)

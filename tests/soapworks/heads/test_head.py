@@ -368,3 +368,24 @@ def test_fold_refuses_what_does_not_follow():
         fold(make_head(), nn.Linear(6, 2))
     with pytest.raises(InputError, match="not into Conv2d"):
         fold(make_head(), nn.Conv2d(8, 2, 1))
+
+
+def test_what_is_made_in_inference_mode_can_be_trained_with():
+    with torch.inference_mode():
+        head = make_head(centred=True)
+        folded = fold(head, nn.Linear(8, 3))
+    for module in (head, copy.deepcopy(head), folded):
+        z = tokens(4).requires_grad_()
+        module(z).sum().backward()
+        assert z.grad.any()
+    assert folded.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    "z",
+    [np.ones((2, 8), "f4"), torch.ones(2, 8, dtype=torch.int64), torch.ones(2, 8) > 0, [1.0]],
+    ids=["array", "integers", "booleans", "list"],
+)
+def test_what_is_no_floating_tensor_is_refused(z):
+    with pytest.raises(InputError, match="torch tensor of a floating dtype, not"):
+        make_head()(z)
