@@ -1,8 +1,8 @@
 """Walk a folder, on disk or behind a URL, without reading a file in it.
 
 The rules are the same everywhere: paths are relative to the folder, with ``/`` between parts; names
-that start with a dot are hidden, and hidden folders are not entered; links are reported, never
-followed.
+that start with a dot and the litter of operating systems (``Thumbs.db``, ``__MACOSX``, ``@eaDir``,
+``lost+found``) are hidden, and hidden folders are not entered; links are reported, never followed.
 """
 
 import os
@@ -15,6 +15,15 @@ from typing import Any, Literal
 from soapworks.fingerprints import disk_fingerprint, remote_fingerprint
 from soapworks.remote import file_system, is_url
 
+_LITTER = frozenset(
+    (
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle"),
+        *("$recycle.bin", "system volume information", "lost+found"),
+    )
+)
+
+_VERSION = "?versionId="  # s3fs reads it as the number of a version, wherever it stands in a key
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -24,7 +33,7 @@ class Entry:
     """Path relative to the folder, POSIX."""
     kind: Literal["file", "link", "hidden", "special", "unnamable"]
     """``special``: a pipe, a socket or a device. ``unnamable``: no valid UTF-8 (disk), or a key
-    with empty, ``.`` or ``..`` parts (object stores)."""
+    with empty, ``.`` or ``..`` parts or ``?versionId=`` (object stores)."""
     size: int = 0
     """Bytes, of a file."""
     fingerprint: str = ""
@@ -64,6 +73,17 @@ def walk(url: str) -> Iterator[Entry]:
     return _walk_remote(url) if is_url(url) else _walk_disk(url)
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is left out by its name alone.
+
+    Examples
+    --------
+    >>> [is_hidden(name) for name in (".git", "Thumbs.db", "a.png")]
+    [True, True, False]
+    """
+    return name.startswith(".") or name.lower() in _LITTER
+
+
 def is_utf8(text: str) -> bool:
     """Return whether a name from the file system is valid UTF-8."""
     try:
@@ -86,14 +106,14 @@ def _walk_disk(root: str) -> Iterator[Entry]:
         with entries:
             for entry in entries:
                 path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                if entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name):
                     folders.append(f"{path}/")
                 elif found := _disk_entry(entry, path):
                     yield found
 
 
 def _disk_entry(entry: os.DirEntry[str], path: str) -> Entry | None:
-    if entry.name.startswith("."):
+    if is_hidden(entry.name):
         return Entry(path, "hidden")
     if not is_utf8(path):
         return Entry(path, "unnamable")
@@ -119,9 +139,9 @@ def _walk_remote(url: str) -> Iterator[Entry]:
         parts = path.split("/")
         if path.endswith("/"):  # an object store's marker of an empty folder
             continue
-        if any(part in ("", ".", "..") for part in parts):
+        if any(part in ("", ".", "..") for part in parts) or _VERSION in path:
             yield Entry(path, "unnamable")
-        elif any(part.startswith(".") for part in parts):
+        elif any(map(is_hidden, parts)):
             yield Entry(path, "hidden")
         else:
             size = int(facts.get("size") or 0)

@@ -1,10 +1,15 @@
 """Which entries of a folder are images that can be read, and what becomes of the others.
 
-A file counts as an image by its suffix (`soapworks.images.formats`), in any case. A link is
-followed only to a file inside of the folder; one that leads outside or nowhere is refused. Links to
-folders are never followed: a folder inside is listed in its own place already (so loops cannot
-arise), a folder outside is refused. Names that are not UTF-8 and files that are not regular (pipes,
-devices) are refused too.
+* A file counts as an image by its suffix (`soapworks.images.formats`), in any case.
+* A link is followed only to a file inside of the folder, or in the cache to which a Hugging Face
+  snapshot belongs (``snapshots/<revision>/x.jpg -> ../../blobs/<digest>``). Links to folders are
+  never followed: a folder inside is listed in its own place already, so loops cannot arise.
+* *Refused* are all that may be images and are not read: links that lead elsewhere or nowhere, pipes
+  and devices, names that cannot be used, and images in other formats (`UNREAD_SUFFIXES`), unless
+  the same picture lies beside them in a format that is read (``a.cr2`` and ``a.jpg``). They count
+  as unreadable images.
+* Files of other suffixes (tables, labels, texts) are counted and reported, but are no images.
+* Hidden files and the litter of operating systems (`soapworks.walking`) are only counted.
 """
 
 import stat
@@ -13,10 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from soapworks.fingerprints import disk_fingerprint
-from soapworks.images.formats import IMAGE_SUFFIXES, suffix_of
+from soapworks.images.formats import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
+from soapworks.names import printable
 from soapworks.walking import Entry
 
 _MOST_SUFFIXES_NAMED = 5
+_UNNAMABLE = "its name is not valid UTF-8, or has an empty, . or .. part, or ?versionId=; rename it"
+_CACHES = ("datasets--", "models--", "spaces--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,76 +60,117 @@ class Findings:
     n_hidden: int = 0
     """Hidden files and folders that were left out (remote: files only)."""
 
-    def add(self, entry: Entry, root: Path) -> None:
-        """Sort one entry of the folder `root` in."""
-        is_image = suffix_of(entry.path) in IMAGE_SUFFIXES
-        if entry.kind == "link":
-            self._add_link(entry.path, root, is_image=is_image)
-        elif entry.kind == "hidden":
+    def add(self, entry: Entry, folder: Path, roots: tuple[Path, ...]) -> None:
+        """Sort one entry in.
+
+        Parameters
+        ----------
+        entry
+            The entry.
+        folder
+            The folder that was walked.
+        roots
+            Folders that links may lead into (`link_roots`).
+        """
+        suffix = suffix_of(entry.path)
+        may_be_image = suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES
+        place = folder / entry.path
+        if entry.kind == "hidden":
             self.n_hidden += 1
-        elif not is_image:
-            self.other_suffixes[suffix_of(entry.path)] += 1
-        elif entry.kind == "file":
-            self.files.append(ImageFile(entry.path, entry.size, entry.fingerprint))
+        elif not (may_be_image or (entry.kind == "link" and place.is_dir())):
+            self.other_suffixes[suffix] += 1
+        elif entry.kind == "link":
+            self._add_link(entry.path, real_target(place, roots))
         elif entry.kind == "special":
             self._refuse(entry.path, "not a regular file")
+        elif entry.kind == "unnamable":
+            self._refuse(entry.path, _UNNAMABLE)
         else:
-            self._refuse(entry.path, "its name is not valid UTF-8, or has an empty, . or .. part")
+            self._add_file(ImageFile(entry.path, entry.size, entry.fingerprint))
 
-    def _add_link(self, path: str, root: Path, *, is_image: bool) -> None:
-        if not is_image and not (root / path).is_dir():
-            self.other_suffixes[suffix_of(path)] += 1
-            return
-        target = real_target(root / path, root)
+    def _add_link(self, path: str, target: Path | None) -> None:
         if target is None:
             self._refuse(path, "a symbolic link that leads outside of the folder, or nowhere")
             return
         facts = target.stat()
         if stat.S_ISREG(facts.st_mode):
-            self.files.append(ImageFile(path, facts.st_size, disk_fingerprint(facts)))
+            self._add_file(ImageFile(path, facts.st_size, disk_fingerprint(facts)))
         elif not stat.S_ISDIR(facts.st_mode):
             self._refuse(path, "not a regular file")
 
-    def _refuse(self, path: str, reason: str) -> None:
-        self.refused.append(RefusedEntry(path.encode(errors="backslashreplace").decode(), reason))
+    def _add_file(self, file: ImageFile) -> None:
+        if suffix_of(file.path) in IMAGE_SUFFIXES:
+            self.files.append(file)
+        else:
+            self._refuse(
+                file.path, f"{suffix_of(file.path)} is not read; convert it to PNG or JPEG"
+            )
 
-    def sort(self) -> None:
-        """Sort by path, code point by code point: the same in every locale and on every disk."""
+    def _refuse(self, path: str, reason: str) -> None:
+        self.refused.append(RefusedEntry(printable(path), reason))
+
+    def finish(self) -> None:
+        """Sort by path, code point by code point, and forgive formats that lie there twice."""
         self.files.sort(key=lambda file: file.path)
+        read = {printable(file.path.rpartition(".")[0]) for file in self.files}
+        twice = {
+            entry.path
+            for entry in self.refused
+            if suffix_of(entry.path) in UNREAD_SUFFIXES and entry.path.rpartition(".")[0] in read
+        }
+        self.other_suffixes.update(map(suffix_of, twice))
+        self.refused = [entry for entry in self.refused if entry.path not in twice]
         self.refused.sort(key=lambda entry: entry.path)
 
     def describe_others(self) -> str:
-        """Return in a few words what lies there beside images."""
-        if n_others := self.other_suffixes.total():
-            counted = self.other_suffixes.most_common()
-            named = [f"{n} {suffix or 'without suffix'}" for suffix, n in counted]
-            if len(named) > _MOST_SUFFIXES_NAMED:
-                named[_MOST_SUFFIXES_NAMED:] = ["..."]
-            others = (
-                f"there {'is' if n_others == 1 else 'are'} {n_others} other ({', '.join(named)})"
-            )
-        else:
-            others = "the folder is empty" if not self.refused else "there are no other files"
-        for n, what in ((self.n_hidden, "hidden"), (len(self.refused), "refused")):
-            others += f", {n} {what}" if n else ""
+        """Return in a few words how many files of other suffixes there are, or ``""``."""
+        if not (n_others := self.other_suffixes.total()):
+            return ""
+        counted = self.other_suffixes.most_common()
+        named = [f"{n} {printable(suffix) or 'without suffix'}" for suffix, n in counted]
+        if len(named) > _MOST_SUFFIXES_NAMED:
+            named[_MOST_SUFFIXES_NAMED:] = ["..."]
+        return f"{n_others} other {'file' if n_others == 1 else 'files'} ({', '.join(named)})"
+
+    def describe(self) -> str:
+        """Return in one line all that is there beside images that can be read."""
+        parts = [self.describe_others()]
+        parts += [f"{self.n_hidden} hidden"] * bool(self.n_hidden)
         if self.refused:
-            others += f" (first: {self.refused[0].path}, {self.refused[0].reason})"
-        return others
+            first = self.refused[0]
+            parts.append(f"{len(self.refused)} refused (first: {first.path}, {first.reason})")
+        return ", ".join(filter(None, parts)) or "the folder is empty"
 
 
-def real_target(path: Path, root: Path) -> Path | None:
-    """Return where a path really leads, or None when that is outside of the folder or nowhere.
+def link_roots(folder: Path) -> tuple[Path, ...]:
+    """Return the folders that links in a folder may lead into, free of links themselves.
+
+    Parameters
+    ----------
+    folder
+        The folder; where it is a Hugging Face snapshot or lies in one, its cache's blobs count too.
+    """
+    real = folder.resolve()
+    for place in (real, *real.parents):
+        cache = place.parent.parent
+        if place.parent.name == "snapshots" and cache.name.startswith(_CACHES):
+            blobs = cache / "blobs"
+            return (real, blobs) if blobs.is_dir() and not blobs.is_symlink() else (real,)
+    return (real,)
+
+
+def real_target(path: Path, roots: tuple[Path, ...]) -> Path | None:
+    """Return where a path really leads, or None when that is nowhere or outside of `roots`.
 
     Parameters
     ----------
     path
         A path on disk whose parts may be symbolic links.
-    root
-        The folder.
+    roots
+        Folders free of symbolic links.
     """
     try:
         target = path.resolve(strict=True)
-        real_root = root.resolve(strict=True)
     except (OSError, RuntimeError):  # dangling, or a loop of links
         return None
-    return target if target.is_relative_to(real_root) else None
+    return target if any(target.is_relative_to(root) for root in roots) else None

@@ -1,21 +1,28 @@
 """Folders of images, by path or URL: their files, a fair sample of them, and their bytes."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from soapworks.errors import ImageError, InputError
-from soapworks.images.findings import Findings, ImageFile, real_target
+from soapworks.errors import ImageError, InputError, UnreachableError
+from soapworks.images.findings import Findings, ImageFile, link_roots, real_target
 from soapworks.images.formats import IMAGE_SUFFIXES
+from soapworks.names import printable
 from soapworks.remote import file_system, in_short, is_url
-from soapworks.walking import walk
+from soapworks.walking import is_utf8, walk
 
 MAX_FILE_BYTES = 2**30
 """Bytes above which a file is not read at all: 1 GiB."""
 
 _LOCAL_PROTOCOLS = ("file://", "local://")
+_FAULTS_OF_A_FILE = (
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    errno.EIO,  # a bad sector; file systems behind URLs use it for any failure of theirs
+)
+_EXPIRED = ("ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed")
 
 
 @dataclass(frozen=True)
@@ -34,17 +41,19 @@ class ImageFolder:
         Returns
         -------
         Findings
-            Sorted by path. May hold no image at all.
+            Sorted by path, with at least one image.
 
         Raises
         ------
         InputError
-            There is no such folder, it is a file, or it cannot be listed.
+            There is no such folder, it is a file, it or a folder in it cannot be listed, or there
+            is no image in it; the message names what is there instead.
         """
-        found = Findings()
+        found, folder = Findings(), Path(self.url)
+        roots = () if is_url(self.url) else link_roots(folder)
         try:
             for entry in walk(self.url):
-                found.add(entry, Path(self.url))
+                found.add(entry, folder, roots)
         except InputError:
             raise
         except FileNotFoundError as error:
@@ -58,28 +67,21 @@ class ImageFolder:
             if not is_url(self.url):
                 where, cure = getattr(error, "filename", None) or self.url, "its permissions"
             raise InputError(
-                f"{where} cannot be listed ({in_short(error)}); check {cure}"
+                f"{printable(str(where))} cannot be listed ({in_short(error)}); check {cure}"
             ) from error
         if is_url(self.url) and found == Findings():
             raise InputError(_is_missing(self.url))
-        found.sort()
-        return found
-
-    def list(self) -> "list[ImageFile]":
-        """Return its images, at any depth, sorted by path (code points).
-
-        Raises
-        ------
-        InputError
-            As `survey`, and when there is not one image; the message names what is there.
-        """
-        found = self.survey()
+        found.finish()
         if not found.files:
             raise InputError(
                 f"no image in {self.url}: looked for {' '.join(sorted(IMAGE_SUFFIXES))} at any "
-                f"depth, {found.describe_others()}; name a folder that holds images"
+                f"depth and found {found.describe()}; name a folder that holds images"
             )
-        return found.files
+        return found
+
+    def list(self) -> "list[ImageFile]":
+        """Return the images, at any depth, sorted by path; raise what `survey` raises."""
+        return self.survey().files
 
     def read(self, path: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return one file's bytes.
@@ -96,7 +98,10 @@ class ImageFolder:
         InputError
             The path leads out of the folder, by its parts or by a symbolic link.
         ImageError
-            The file is gone, not readable, not a regular file, or longer than `max_bytes`.
+            The fault is the file's own: it is gone, must not be read, is not a regular file, lies
+            on a bad sector, or is longer than `max_bytes`. The message is the reason alone.
+        UnreachableError
+            The storage cannot be reached; the message names the file.
         """
         parts = path.split("/")
         if any(part in ("", ".", "..") for part in parts) or "\0" in path:
@@ -108,20 +113,27 @@ class ImageFolder:
         except FileNotFoundError as error:
             raise ImageError("file is no longer there") from error
         except Exception as error:  # remote file systems raise their own libraries' exceptions
-            raise ImageError(f"file cannot be read: {in_short(error)}") from error
+            if _is_fault_of_file(error, self.url):
+                raise ImageError(f"file cannot be read: {in_short(error)}") from error
+            raise UnreachableError(
+                f"{printable(path)} in {self.url} cannot be read: {in_short(error)}; check that "
+                "the storage can be reached, then start again"
+            ) from error
         if len(data) > max_bytes:
-            raise ImageError(f"file is longer than the limit of {max_bytes} bytes")
+            raise ImageError(_is_too_long(max_bytes))
         return data
 
     def _read_disk(self, path: str, max_bytes: int) -> bytes:
         place = Path(self.url, path)
         if not os.path.lexists(place):
             raise FileNotFoundError(path)
-        target = real_target(place, Path(self.url))
+        target = real_target(place, link_roots(Path(self.url)))
         if target is None:
             raise InputError(f"{path!r} leads out of {self.url} through a symbolic link")
         if not target.is_file():  # a pipe would block for ever
             raise ImageError("not a regular file")
+        if target.stat().st_size > max_bytes:
+            raise ImageError(_is_too_long(max_bytes))
         with target.open("rb") as file:
             return file.read(max_bytes + 1)
 
@@ -152,7 +164,7 @@ def open_folder(url: str | Path) -> ImageFolder:
     Raises
     ------
     InputError
-        An empty name.
+        An empty name, or one that is not valid UTF-8.
 
     Examples
     --------
@@ -165,6 +177,10 @@ def open_folder(url: str | Path) -> ImageFolder:
             text = text.removeprefix(protocol)
     if not text:
         raise InputError("the folder of images has an empty name; name a folder or a URL")
+    if not is_utf8(text):
+        raise InputError(
+            f"the name of the folder of images, {printable(text)}, is not valid UTF-8; rename it"
+        )
     if isinstance(url, str) and is_url(text):
         return ImageFolder(text.rstrip("/") if not text.endswith("://") else text)
     return ImageFolder(str(Path(text).expanduser().absolute()))
@@ -212,6 +228,19 @@ def sample_images(files: Sequence[ImageFile], max_images: int | None, seed: int)
 
 def _rank(path: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{path}".encode()).digest()
+
+
+def _is_fault_of_file(error: Exception, url: str) -> bool:
+    """Return whether an error is one file's own, so that others may still be read."""
+    if is_url(url):
+        answer = getattr(error.__cause__, "response", None) or {}
+        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+        return isinstance(error, PermissionError) and code not in _EXPIRED
+    return isinstance(error, OSError) and error.errno in _FAULTS_OF_A_FILE
+
+
+def _is_too_long(max_bytes: int) -> str:
+    return f"file is longer than the limit of {max_bytes} bytes"
 
 
 def _is_missing(url: str) -> str:

@@ -1,4 +1,4 @@
-"""One image file's bytes to upright 8-bit RGB pixels, or one short reason why not.
+"""Decode one image file to upright 8-bit RGB pixels, or give one short reason why not.
 
 Nothing but `ImageError` leaves this module, whatever the bytes are. The declared size is checked
 before anything of that size is allocated, only the decoder that the first bytes call for is run,
@@ -9,9 +9,12 @@ import io
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -24,12 +27,36 @@ from PIL import (
 )
 
 from soapworks.errors import ImageError
-from soapworks.images.formats import FORMAT_NAMES, has_more_scans, identify_format, webp_canvas
+from soapworks.images.formats import (
+    FORMAT_NAMES,
+    excess_of_jpeg,
+    excess_of_pnm,
+    identify_format,
+    webp_canvas,
+)
 from soapworks.images.high_bit_depth import grey_eight_bit
 from soapworks.images.pillow_warnings import pillow_quiet
 
 DEFAULT_MAX_PIXELS = 2**30 // 12
 """Pixels (width times height) above which an image is refused: 89 million, Pillow's own mark."""
+
+NO_AVIF = "AVIF file, which this Pillow cannot read: install Pillow from its own wheel"
+NO_HEIF = "HEIF file (HEIC), which takes a plug-in to read: pip install pillow-heif"
+
+
+def _open_avif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
+    if not AvifImagePlugin.SUPPORTED:
+        raise ImageError(NO_AVIF)
+    return AvifImagePlugin.AvifImageFile(file, name)
+
+
+def _open_heif(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise ImageError(NO_HEIF) from None
+    return HeifImageFile(file, name)
+
 
 _OPENERS: dict[str, Callable[[Any, str], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
@@ -39,6 +66,8 @@ _OPENERS: dict[str, Callable[[Any, str], ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
     "PNM": PpmImagePlugin.PpmImageFile,
+    "AVIF": _open_avif,
+    "HEIF": _open_heif,
 }
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -51,17 +80,33 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
+_TIFF_BITS, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_SAMPLE_FORMAT = 258, 322, 323, 339
+_SIGNED = 2
+_PNG_DEPTH_AT = 24  # of the byte in a PNG's header that holds the bits per sample
 _METADATA_ERRORS = (
     *(SyntaxError, ValueError, LookupError, TypeError, AttributeError, OSError, EOFError),
     *(ArithmeticError, struct.error),
 )
-_MOST_SCANS = 200  # of a progressive JPEG; each may cost a pass over all pixels
+# Scans of a progressive JPEG, each of which may cost a pass over all pixels.
+_MOST_SCANS, _USUAL_SCANS, _MOST_SCANNED_PIXELS = 200, 24, 2**31
 _LONGEST_DETAIL = 100  # characters of a decoder's own words that a reason quotes
 
 
+@dataclass(frozen=True)
+class ImageFacts:
+    """What decoding a file tells about it."""
+
+    size: tuple[int, int]
+    """Width and height of the upright image, pixels."""
+    brightest: float | None = None
+    """Largest sample after scaling to 8 bits, as a share of white; None where the file's own
+    samples have 8 bits or fewer."""
+    has_pages: bool = False
+    """Whether a TIFF holds further pages, which are not read."""
+
+
 def read_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Decode one image file to upright 8-bit RGB.
+    r"""Decode one image file to upright 8-bit RGB.
 
     * The EXIF orientation is applied; an EXIF block that cannot be parsed counts as none.
     * An alpha channel or a transparent palette entry is dropped, not composited, and colour
@@ -70,8 +115,8 @@ def read_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     * A JPEG that is cut short is always found. Flipped bits inside of a JPEG's entropy-coded data
       mostly are not: the format has no checksum, and the decoder goes on with wrong pixels.
     * Of animations and multi-page files the first frame is taken.
-    * Grey samples of 12, 16 and 32 bits are scaled to 8 (see `wide_samples`); colour samples of
-      16 bits keep their high byte, as Pillow reads them.
+    * Grey samples of 12, 16 and 32 bits are scaled to 8 (see `high_bit_depth`); colour samples of
+      16 bits keep their high byte, as Pillow reads them. Signed samples of 8 bits are refused.
 
     Parameters
     ----------
@@ -90,12 +135,18 @@ def read_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     ImageError
         Not an image of a known format, damaged, cut short, or larger than `max_pixels`. The
         message is a short reason, the same one for the same bytes.
+
+    Examples
+    --------
+    >>> image = read_image(b"P5 2 1 255\n\x00\xff")
+    >>> [image.getpixel((column, 0)) for column in range(2)]
+    [(0, 0, 0), (255, 255, 255)]
     """
     return _decode(data, max_pixels, thumbnail=False)[0]
 
 
-def check_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
-    """Decode one image file only to learn whether `read_image` would.
+def check_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageFacts:
+    r"""Decode one image file only to learn whether `read_image` would.
 
     JPEGs are decoded at an eighth of their size: every bit of the file is still parsed, so a file
     that is cut short is found, in 0.6 (baseline) to 0.9 (progressive) of the full decode's time.
@@ -107,20 +158,43 @@ def check_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[i
 
     Returns
     -------
-    tuple of int
-        (width, height) in pixels of the upright image.
+    ImageFacts
 
     Raises
     ------
     ImageError
         As in `read_image`.
+
+    Examples
+    --------
+    >>> check_image(b"P5 2 1 255\n\x00\xff").size
+    (2, 1)
     """
     return _decode(data, max_pixels, thumbnail=True)[1]
 
 
-def _decode(
-    data: bytes, max_pixels: int, *, thumbnail: bool
-) -> tuple[Image.Image, tuple[int, int]]:
+def may_read_now(reason: str) -> bool:
+    """Return whether a file refused elsewhere or earlier deserves another try here.
+
+    Parameters
+    ----------
+    reason
+        The message of the `ImageError` then.
+
+    Examples
+    --------
+    >>> may_read_now("empty file")
+    False
+    """
+    if reason == NO_HEIF:
+        return find_spec("pillow_heif") is not None
+    if reason == NO_AVIF:
+        return AvifImagePlugin.SUPPORTED
+    # Refused by an earlier version, which knew fewer formats.
+    return reason.startswith("not an image") and FORMAT_NAMES[-1] not in reason
+
+
+def _decode(data: bytes, max_pixels: int, *, thumbnail: bool) -> tuple[Image.Image, ImageFacts]:
     if not data:
         raise ImageError("empty file")
     name = identify_format(data)
@@ -134,22 +208,33 @@ def _decode(
         )
     try:
         with pillow_quiet():
-            if name == "JPEG" and has_more_scans(data, _MOST_SCANS):
-                raise ImageError(f"JPEG file of more than {_MOST_SCANS} scans")
+            if name == "JPEG":
+                _refuse_excess(excess_of_jpeg(data, _MOST_SCANS), name)
+            if name == "PNM":
+                _refuse_excess(excess_of_pnm(data), name)
             if name == "WebP" and (canvas := webp_canvas(data)):
                 _refuse_bomb(canvas, max_pixels)
             with _OPENERS[name](io.BytesIO(data), "") as image:
                 _refuse_bomb(image.size, max_pixels)
                 _refuse_bomb(_tile_shape(image), max_pixels)
                 size = image.size
-                if thumbnail and isinstance(image, JpegImagePlugin.JpegImageFile):
-                    image.draft(None, (1, 1))
+                if isinstance(image, JpegImagePlugin.JpegImageFile):
+                    affordable = _MOST_SCANNED_PIXELS // max(1, size[0] * size[1])
+                    if affordable < _MOST_SCANS:
+                        _refuse_excess(excess_of_jpeg(data, max(affordable, _USUAL_SCANS)), name)
+                    if thumbnail:
+                        image.draft(None, (1, 1))
                 image.load()
                 orientation = _orientation(image)
                 rgb = _to_rgb(image)
+                facts = ImageFacts(
+                    size[::-1] if orientation in _SIDEWAYS else size,
+                    _brightest(rgb) if _has_wide_samples(image, name, data) else None,
+                    bool(getattr(getattr(image, "tag_v2", None), "next", 0)),
+                )
             if orientation != 1:
                 rgb = rgb.transpose(_UPRIGHT[orientation])
-            return rgb, size[::-1] if orientation in _SIDEWAYS else size
+            return rgb, facts
     except ImageError:
         raise
     except Exception as error:
@@ -164,6 +249,11 @@ def _refuse_bomb(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError(f"declares {width} x {height} pixels, more than the limit of {max_pixels}")
 
 
+def _refuse_excess(excess: str | None, name: str) -> None:
+    if excess:
+        raise ImageError(f"{name} file with {excess}")
+
+
 def _tile_shape(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Return the (width, height) of a TIFF's tiles, which may exceed the image itself."""
     tags = getattr(image, "tag_v2", None) or {}
@@ -171,6 +261,18 @@ def _tile_shape(image: ImageFile.ImageFile) -> tuple[int, int]:
     if not (isinstance(width, int) and isinstance(length, int)):
         raise ImageError("damaged TIFF file: invalid tile size")
     return width, length
+
+
+def _has_wide_samples(image: ImageFile.ImageFile, name: str, data: bytes) -> bool:
+    """Return whether a file's samples have more than 8 bits and no declared white of their own."""
+    if name == "PNG":
+        return data[_PNG_DEPTH_AT] > 8
+    bits = (getattr(image, "tag_v2", None) or {}).get(_TIFF_BITS, ())
+    return max(bits, default=1) > 8
+
+
+def _brightest(rgb: Image.Image) -> float:
+    return max(high for _, high in rgb.getextrema()) / 255
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -183,6 +285,9 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    tags = getattr(image, "tag_v2", None) or {}
+    if image.mode == "L" and _SIGNED in tags.get(_TIFF_SAMPLE_FORMAT, ()):
+        raise ImageError("TIFF file of signed 8-bit samples: convert it to unsigned ones")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(grey_eight_bit(image))
     rgb = image.convert("RGB")

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from soapworks.errors import ImageError, InputError
-from soapworks.images.findings import ImageFile
-from soapworks.images.listing import ImageFolder, open_folder, sample_images
-from soapworks.images.reading import check_image
+from soapworks.images.findings import Findings, ImageFile
+from soapworks.images.listing import MAX_FILE_BYTES, ImageFolder, open_folder, sample_images
+from soapworks.images.reading import ImageFacts, check_image, may_read_now
 from soapworks.storage_schemas.layout.manifest import (
     IMAGES_TABLE,
     UNREADABLE_TABLE,
@@ -21,6 +21,7 @@ from soapworks.storage_schemas.layout.manifest import (
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.events import Notice, emit, stage
 from soapworks.tasks.get_or_make import get_or_make
+from soapworks.tasks.inputs.image_report import Remarks, check_readable
 from soapworks.tasks.settings import ScoreSettings
 
 FILES_AT_ONCE = 16
@@ -34,7 +35,11 @@ def scan_images(store: Store, images: str, settings: ScoreSettings, *, workers: 
     """Return the manifest of a folder as it is now; writes nothing.
 
     Files known from an earlier manifest of the same folder, by path, size and dates, are not read
-    again. Every other file is read and decoded once.
+    again. Every other file is read and decoded once. Files that cannot be opened are tried again
+    every time: the next reader may have the right to.
+
+    Whatever is left out (`soapworks.images.findings`) is in the manifest with its reason, counts as
+    unreadable, and is reported as a `Notice`, as are files that are no images.
 
     Parameters
     ----------
@@ -55,17 +60,27 @@ def scan_images(store: Store, images: str, settings: ScoreSettings, *, workers: 
     scan = _Scan.of(store, images, settings)
     entries = list(scan.known)
     if scan.new:
+        remarks = Remarks()
         with stage("index", scan.folder.url, len(scan.new), "files") as advance:
-            for found in _inspect(scan.folder, scan.new, workers=workers):
-                entries.append(found)
+            for entry, facts in _inspect(scan.folder, scan.new, workers=workers):
+                entries.append(entry)
+                remarks.note(entry.path, facts)
                 advance(1)
+        for sentence in remarks.sentences(scan.folder.url):
+            emit(Notice(sentence))
     return scan.manifest(entries, settings)
 
 
 def known_images(store: Store, images: str, settings: ScoreSettings) -> Manifest | None:
-    """Return the manifest of a folder if every file in it is known already, else None."""
+    """Return the manifest of a folder if every file in it is known already, else None.
+
+    Files that could not be opened before are tried again, and may stay as they are.
+    """
     scan = _Scan.of(store, images, settings)
-    return None if scan.new else scan.manifest(scan.known, settings)
+    if any(file.path not in scan.unopened for file in scan.new):
+        return None
+    retried = [inspect_file(scan.folder, file)[0] for file in scan.new]
+    return scan.manifest([*scan.known, *retried], settings)
 
 
 @dataclass(frozen=True)
@@ -73,30 +88,38 @@ class _Scan:
     """The present files of a folder, split by whether the store knows them."""
 
     folder: ImageFolder
+    found: Findings
     known: tuple[ImageEntry, ...]
     """Files that an earlier manifest of the folder holds."""
     new: tuple[ImageFile, ...]
+    unopened: frozenset[str]
+    """Paths of files that the last manifest of the folder holds as impossible to open."""
     earlier: tuple[Manifest, ...]
 
     @classmethod
     def of(cls, store: Store, images: str, settings: ScoreSettings) -> "_Scan":
         folder = open_folder(images)
-        files = folder.list()
-        if settings.max_images is not None:
-            files = sample_images(files, settings.max_images, settings.image_seed)
+        found = folder.survey()
+        files = sample_images(found.files, settings.max_images, settings.image_seed)
         earlier = _earlier_manifests(store, folder.url)
-        remembered = {
-            (entry.path, entry.fingerprint): entry
-            for same_folder, manifest in reversed(earlier)
-            if same_folder
-            for entry in manifest.entries()
-        }
+        remembered: dict[tuple[str, str], ImageEntry] = {}
+        unopened: frozenset[str] = frozenset()
+        for same_folder, manifest in reversed(earlier):  # the newest last
+            if same_folder:
+                remembered |= {
+                    (entry.path, entry.fingerprint): entry
+                    for entry in manifest.entries()
+                    if not may_read_now(entry.reason)
+                }
+                unopened = frozenset(e.path for e in manifest.unreadable if not e.fingerprint)
         known = [remembered[k] for f in files if (k := (f.path, f.fingerprint)) in remembered]
         new = [f for f in files if (f.path, f.fingerprint) not in remembered]
-        return cls(folder, tuple(known), tuple(new), tuple(m for _, m in earlier))
+        manifests = tuple(manifest for _, manifest in earlier)
+        return cls(folder, found, tuple(known), tuple(new), unopened, manifests)
 
     def manifest(self, entries: Sequence[ImageEntry], settings: ScoreSettings) -> Manifest:
-        _check_readable(entries, self.folder.url, settings.max_unreadable)
+        check_readable(self.folder.url, self.found, entries, limit=settings.max_unreadable)
+        entries = [*entries, *(_not_read(e.path, e.reason) for e in self.found.refused)]
         continuations = [
             cut_segments(entries, previous, segment_images=settings.segment_images)
             for previous in (*self.earlier, None)
@@ -130,20 +153,31 @@ def read_manifest(product: Product) -> Manifest:
     )
 
 
-def inspect_file(folder: ImageFolder, file: ImageFile) -> ImageEntry:
-    """Read one file and return its entry, readable or with the reason why not."""
-    data = folder.read(file.path)
+def inspect_file(folder: ImageFolder, file: ImageFile) -> tuple[ImageEntry, ImageFacts | None]:
+    """Read one file; return its entry and, where it is readable, what was seen of it."""
+    try:
+        if file.size > MAX_FILE_BYTES:
+            raise ImageError(f"file is longer than the limit of {MAX_FILE_BYTES} bytes")
+        data = folder.read(file.path)
+    except (ImageError, InputError) as error:
+        return _not_read(file.path, str(error)), None
     digest = hashlib.sha256(data).hexdigest()
     try:
-        width, height = check_image(data)
+        facts = check_image(data)
     except ImageError as error:
-        return ImageEntry(file.path, file.size, file.fingerprint, digest, reason=str(error))
-    return ImageEntry(file.path, file.size, file.fingerprint, digest, width, height)
+        return ImageEntry(file.path, file.size, file.fingerprint, digest, reason=str(error)), None
+    return ImageEntry(file.path, file.size, file.fingerprint, digest, *facts.size), facts
+
+
+def _not_read(path: str, reason: str) -> ImageEntry:
+    """Return the entry of a file whose bytes are unknown; its digest is one of path and reason."""
+    digest = hashlib.sha256(f"{reason}\n{path}".encode()).hexdigest()
+    return ImageEntry(path, 0, "", digest, reason=reason)
 
 
 def _inspect(
     folder: ImageFolder, files: Sequence[ImageFile], *, workers: int
-) -> Iterator[ImageEntry]:
+) -> Iterator[tuple[ImageEntry, ImageFacts | None]]:
     step = FILES_AT_ONCE * workers
     with ThreadPoolExecutor(workers, "index") as pool:
         for start in range(0, len(files), step):
@@ -172,20 +206,3 @@ def _n_kept(manifest: Manifest, earlier: Sequence[Manifest]) -> tuple[int, int]:
         if digest in known
     )
     return kept, -len(manifest.segments)
-
-
-def _check_readable(entries: Sequence[ImageEntry], url: str, tolerated: float) -> None:
-    bad = [entry for entry in entries if entry.reason]
-    if not bad:
-        return
-    shown = "; ".join(f"{entry.path}: {entry.reason}" for entry in bad[:5])
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    if len(bad) == len(entries):
-        raise InputError(f"none of the {len(bad)} images in {url} can be read: {shown}{more}")
-    share = len(bad) / len(entries)
-    if share > tolerated:
-        raise InputError(
-            f"{len(bad)} of {len(entries)} images in {url} cannot be read ({share:.1%}, limit "
-            f"{tolerated:.1%}): {shown}{more}; fix or remove them, or raise --max-unreadable"
-        )
-    emit(Notice(f"left out {len(bad)} of {len(entries)} images in {url}: {shown}{more}"))

@@ -12,6 +12,7 @@ from soapworks.errors import ImageError, InputError
 from soapworks.images.listing import ImageFolder
 from soapworks.images.preprocessing import Preprocessing
 from soapworks.images.reading import read_image
+from soapworks.names import printable
 from soapworks.storage_schemas.layout.manifest import ImageEntry
 from soapworks.storage_schemas.layout.recipes import SyntheticInput
 from soapworks.synthesis.images import renormalise, synthesize
@@ -66,16 +67,19 @@ class RealSource:
 
     def _load(self, index: int) -> "np.ndarray":
         entry = self.segment[index]
-        data = self.folder.read(entry.path)
-        if hashlib.sha256(data).hexdigest() != entry.digest:
-            raise InputError(
-                f"{entry.path} was changed while the run was under way: run the same command "
-                "again, and it is indexed anew."
-            )
         try:
+            data = self.folder.read(entry.path)
+            if hashlib.sha256(data).hexdigest() != entry.digest:
+                raise InputError(
+                    f"{entry.path} was changed while the run was under way: run the same command "
+                    "again, and it is indexed anew."
+                )
             return self.preprocessing.apply(read_image(data))
         except ImageError as error:
-            raise ImageError(f"{entry.path}: {error}") from error
+            raise ImageError(
+                f"{printable(entry.path)} in {self.folder.url} could be read when the images were "
+                f"indexed, and cannot be read now: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)

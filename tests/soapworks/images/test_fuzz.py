@@ -1,8 +1,9 @@
-"""Seeded mutations of valid files: nothing but `ImageError`, the same verdict, bounded memory."""
+"""Seeded mutations of valid files: only `ImageError`, one verdict, bounded time and memory."""
 
 import random
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from .photographs import encoded, photograph
 
 MAX_PIXELS = 4_000_000
 N_MUTATIONS = 40
+MOST_SECONDS = 2.0  # of processor time to read one file; all are below 60 kB
 
 
 def valid_files():
@@ -39,6 +41,8 @@ def valid_files():
         "float": encoded(image.convert("F"), "TIFF"),
         "webp": encoded(transparent, "WEBP", exif=exif),
         "ppm": encoded(image, "PPM"),
+        "avif": encoded(transparent, "AVIF", exif=exif),
+        "avif animation": encoded(image, "AVIF", save_all=True, append_images=[transparent]),
         "plain": b"P2 3 2 255\n0 1 2 # words\n3 4 255\n",
     }
 
@@ -66,9 +70,12 @@ def mutated(data, draw):
 
 
 def verdict(reader, data):
+    started = time.thread_time()
     try:
         reader(data, max_pixels=MAX_PIXELS)
+        assert time.thread_time() - started < MOST_SECONDS
     except ImageError as error:
+        assert time.thread_time() - started < MOST_SECONDS
         reason = str(error)
         assert reason.isprintable()
         assert len(reason) < 200

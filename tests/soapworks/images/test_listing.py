@@ -1,11 +1,13 @@
+import errno
 import os
 import pickle
 import uuid
+from pathlib import Path
 
 import fsspec
 import pytest
 
-from soapworks.errors import ImageError, InputError
+from soapworks.errors import ImageError, InputError, UnreachableError
 from soapworks.images.findings import ImageFile
 from soapworks.images.listing import open_folder, sample_images
 
@@ -153,9 +155,88 @@ def test_what_is_no_regular_file_is_refused_and_does_not_block(folder):
 
 def test_names_that_are_not_utf8_are_refused(folder):
     (folder / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"x")
+    (folder / os.fsdecode(b"other.\xff")).write_bytes(b"x")
     found = open_folder(folder).survey()
     assert [entry.path for entry in found.refused] == ["bad\\udcff.jpg"]
+    assert found.describe_others() == r"1 other file (1 .\udcff)"
     assert found.refused[0].path.isprintable()
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"bad\\udcff, is not valid UTF-8; rename it") as caught:
+        open_folder(tmp_path / os.fsdecode(b"bad\xff"))
+    assert str(caught.value).isprintable()
+
+
+def test_litter_of_operating_systems_is_hidden(folder):
+    for name in ("Thumbs.db", "sub/desktop.ini", "__MACOSX/x.jpg", "@eaDir/b.jpg/THUMB.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    found = open_folder(folder).survey()
+    assert [file.path for file in found.files] == LISTED
+    assert (found.n_hidden, found.other_suffixes.total(), found.refused) == (4, 0, [])
+
+
+def test_a_folder_of_the_system_does_not_block_a_disk(folder, monkeypatch):
+    (folder / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def denied(place):
+        if place.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert paths(folder) == LISTED
+
+
+def test_formats_that_are_not_read_are_refused_with_the_cure(folder, memory):
+    system, root = memory
+    for name in ("a.jp2", "sub/b.CR2", "b.nef", "labels.csv"):  # b.jpg is the same picture
+        (folder / name).write_bytes(b"x")
+    for name in ("a.jp2", "sub/b.CR2", "b.nef", "b.jpg", "sub/b.webp"):
+        system.pipe(f"{root}/{name}", b"x")
+    for url in (folder, f"memory:/{root}"):
+        found = open_folder(url).survey()
+        assert [entry.path for entry in found.refused] == ["a.jp2"]
+        assert found.refused[0].reason == ".jp2 is not read; convert it to PNG or JPEG"
+        assert found.other_suffixes[".nef"] == found.other_suffixes[".cr2"] == 1
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """Build a folder as huggingface_hub leaves it, and return its snapshot."""
+    cache = tmp_path / "hub" / "datasets--who--what"
+    snapshot = cache / "snapshots" / "0123abcd" / "train"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for name in ("a.jpg", "b.png"):
+        (cache / "blobs" / f"{name}-digest").write_bytes(name.encode())
+        (snapshot / name).symlink_to(f"../../../blobs/{name}-digest")
+    (snapshot / "c.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (tmp_path / "elsewhere.jpg").write_bytes(b"x")
+    return snapshot.parent
+
+
+def test_a_snapshot_of_hugging_face_is_read_through_its_links(snapshot, tmp_path):
+    (tmp_path / "link").symlink_to(snapshot)
+    for folder in (snapshot, snapshot / "train", tmp_path / "link"):
+        found = open_folder(folder).survey()
+        first = found.files[0]
+        assert [file.path.rpartition("/")[2] for file in found.files] == ["a.jpg", "b.png"]
+        assert [entry.path.rpartition("/")[2] for entry in found.refused] == ["c.jpg"]
+        assert open_folder(folder).read(first.path) == b"a.jpg"
+        assert first.size == 5
+        with pytest.raises(InputError, match="leads out of"):
+            open_folder(folder).read(found.refused[0].path)
+
+
+def test_the_cache_of_a_snapshot_is_no_way_out(snapshot, tmp_path):
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.rename(tmp_path / "moved")
+    blobs.symlink_to(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"no image in .* 3 refused"):
+        open_folder(snapshot).survey()
 
 
 @pytest.mark.parametrize(
@@ -184,12 +265,14 @@ def test_files_that_are_gone_or_too_long(folder, memory):
 
 def test_object_keys_that_are_no_paths_are_refused(memory, monkeypatch):
     system, root = memory
-    keys = ("a.jpg", "x/../b.jpg", "x//c.jpg", "./d.jpg", "marker/")
+    keys = ("a.jpg", "x/../b.jpg", "x//c.jpg", "./d.jpg", "marker/", "e?versionId=1.jpg")
     listing = {f"{root}/{key}": {"size": 1} for key in keys}  # as an object store returns it
     monkeypatch.setattr(type(system), "find", lambda *_, **__: listing)
     found = open_folder(f"memory:/{root}").survey()
     assert [file.path for file in found.files] == ["a.jpg"]
-    assert [entry.path for entry in found.refused] == ["./d.jpg", "x/../b.jpg", "x//c.jpg"]
+    assert [entry.path for entry in found.refused] == [
+        *("./d.jpg", "e?versionId=1.jpg", "x/../b.jpg", "x//c.jpg")
+    ]
 
 
 def test_a_folder_without_images_says_what_is_there(tmp_path):
@@ -200,7 +283,7 @@ def test_a_folder_without_images_says_what_is_there(tmp_path):
     message = str(caught.value)
     assert str(tmp_path) in message
     assert ".bmp .gif" in message
-    assert "there are 4 other (2 .txt, " in message
+    assert "found 4 other files (2 .txt, " in message
     assert "1 without suffix" in message
     assert "1 hidden" in message
     assert "\n" not in message
@@ -209,7 +292,7 @@ def test_a_folder_without_images_says_what_is_there(tmp_path):
 def test_many_suffixes_are_not_all_named(tmp_path):
     for number in range(9):
         (tmp_path / f"file.x{number}").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"there are 9 other \(.*, \.\.\.\)"):
+    with pytest.raises(InputError, match=r"9 other files \(.*, \.\.\.\)"):
         list_images(tmp_path)
 
 
@@ -296,10 +379,54 @@ def test_a_folder_that_may_not_be_entered_is_named(folder, monkeypatch):
         list_images(folder)
 
 
-def test_a_file_that_may_not_be_read_is_a_reason(folder, monkeypatch):
-    def denied(*_):
-        raise PermissionError(13, "Permission denied")
+def failing(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
 
-    monkeypatch.setattr(type(folder), "open", denied)
-    with pytest.raises(ImageError, match=r"file cannot be read: Permission denied"):
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", fail)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ELOOP])
+def test_the_fault_of_one_file_is_a_reason(folder, monkeypatch, number):
+    failing(monkeypatch, OSError(number, os.strerror(number)))
+    with pytest.raises(ImageError, match=f"^file cannot be read: {os.strerror(number)}$"):
+        open_folder(folder).read("b.jpg")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ETIMEDOUT, errno.ESTALE])
+def test_a_disk_that_fails_is_no_fault_of_the_file(folder, monkeypatch, number):
+    failing(monkeypatch, OSError(number, os.strerror(number)))
+    with pytest.raises(UnreachableError, match=r"^b.jpg in .* cannot be read: .* start again$"):
+        open_folder(folder).read("b.jpg")
+
+
+class AnsweredError(Exception):
+    def __init__(self, code):
+        self.response = {"Error": {"Code": code}}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (PermissionError("no"), "AccessDenied", ImageError),
+        (PermissionError("no"), None, ImageError),
+        (PermissionError("no"), "ExpiredToken", UnreachableError),
+        (OSError(errno.EIO, "no"), "InternalError", UnreachableError),
+        (TimeoutError("no"), None, UnreachableError),
+    ],
+)
+def test_faults_of_objects_and_of_their_server(memory, monkeypatch, error, code, kind):
+    system, root = memory
+    system.pipe(f"{root}/b.jpg", b"x")
+    error.__cause__ = AnsweredError(code) if code else None
+    failing(monkeypatch, error)
+    with pytest.raises(kind):
+        open_folder(f"memory:/{root}").read("b.jpg")
+
+
+def test_a_long_file_is_not_read_to_find_out(folder, monkeypatch):
+    os.truncate(folder / "b.jpg", 2**30 + 1)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("was opened"))
+    with pytest.raises(ImageError, match="longer than the limit of 1073741824 bytes"):
         open_folder(folder).read("b.jpg")

@@ -62,7 +62,7 @@ def test_what_cannot_be_read(bucket):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://bucket/notes", r"no image in s3://bucket/notes: .* 1 other \(1 .txt\)"),
+        ("s3://bucket/notes", r"no image in s3://bucket/notes: .* 1 other file \(1 .txt\)"),
         ("s3://bucket/photo", "there is no folder"),
         ("s3://no-bucket/photos", "there is no folder"),
         ("s3://bucket/photos/b.jpg", "is a file, not a folder"),

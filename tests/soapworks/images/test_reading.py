@@ -1,16 +1,20 @@
+import importlib.machinery
 import io
 import re
 import struct
+import sys
+import time
+import types
 import warnings
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin
 
 from soapworks.errors import ImageError
 from soapworks.images import reading
-from soapworks.images.reading import check_image, read_image
+from soapworks.images.reading import check_image, may_read_now, read_image
 
 from .photographs import (
     ASTRONAUT,
@@ -38,7 +42,7 @@ def test_photographs_read_as_the_fields_loaders_read_them(path):
         np.testing.assert_array_equal(np.asarray(image), np.asarray(opened.convert("RGB")))
     assert image.mode == "RGB"
     assert image.info == {}
-    assert check_image(data) == image.size
+    assert check_image(data).size == image.size
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def test_photographs_read_as_the_fields_loaders_read_them(path):
 def test_lossless_formats_give_the_pixels_back(file_format, options):
     data = encoded(photograph(), file_format, **options)
     np.testing.assert_array_equal(pixels(data), np.asarray(photograph()))
-    assert check_image(data) == (120, 90)
+    assert check_image(data).size == (120, 90)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +72,7 @@ def test_lossless_formats_give_the_pixels_back(file_format, options):
         ("JPEG", {"subsampling": 0}),
         ("MPO", {}),
         ("WEBP", {"quality": 95}),
+        ("AVIF", {"quality": 95}),
         ("TIFF", {"compression": "jpeg"}),
         ("GIF", {}),
     ],
@@ -76,7 +81,7 @@ def test_lossy_formats_give_nearly_the_pixels_back(file_format, options):
     data = encoded(photograph(), file_format, **options)
     errors = pixels(data).astype(int) - np.asarray(photograph())
     assert np.abs(errors).mean() < 8
-    assert check_image(data) == (120, 90)
+    assert check_image(data).size == (120, 90)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "BMP", "PPM"])
@@ -136,7 +141,7 @@ def test_cmyk_is_not_inverted(file_format):
 
 def test_animation_gives_its_first_frame():
     frames = [photograph(), Image.new("RGB", (120, 90), "red")]
-    for file_format in ("GIF", "PNG", "WEBP", "TIFF"):
+    for file_format in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):
         data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
         errors = pixels(data).astype(int) - np.asarray(photograph())
         assert np.abs(errors).mean() < 8
@@ -158,7 +163,7 @@ def transposed(array, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation(orientation, file_format):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -167,7 +172,7 @@ def test_exif_orientation(orientation, file_format):
     data = encoded(photograph(), file_format, exif=exif, **options)
     upright = transposed(stored, orientation)
     np.testing.assert_array_equal(pixels(data), upright)
-    assert check_image(data) == upright.shape[1::-1]
+    assert check_image(data).size == upright.shape[1::-1]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -198,7 +203,7 @@ def test_broken_exif_does_not_cost_the_photograph(file_format):
 def test_wide_samples_are_scaled_not_clipped(image):
     data = encoded(image, "TIFF")
     np.testing.assert_array_equal(pixels(data)[..., 0], GREY)
-    assert check_image(data) == (120, 90)
+    assert check_image(data).size == (120, 90)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "PPM"])
@@ -227,7 +232,10 @@ def test_content_counts_not_the_name():
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"These are words.\n", "not an image: neither JPEG, PNG, GIF, BMP, TIFF, WebP nor PNM"),
+        (
+            b"These are words.\n",
+            "not an image: neither JPEG, PNG, GIF, BMP, TIFF, WebP, PNM, AVIF nor HEIF",
+        ),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (png_declaring(60000, 60000), r"declares 60000 x 60000 pixels, more than the limit"),
         (png_declaring(0, 10), "damaged PNG file"),
@@ -250,7 +258,7 @@ def test_every_cut_through_a_jpeg_is_found(reader, options):
 
 
 @pytest.mark.parametrize("reader", [read_image, check_image])
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF"])
 def test_half_a_file_is_found(reader, file_format):
     data = encoded(photograph(), file_format)
     with pytest.raises(ImageError, match=r"cut short|damaged"):
@@ -304,6 +312,35 @@ def test_jpeg_of_endless_scans_is_refused():
         read_image(data[:-2] + last_scan * 300 + data[-2:])
 
 
+def test_a_large_jpeg_may_have_fewer_scans():
+    data = encoded(Image.new("L", (8000, 8000)), "JPEG", progressive=True)
+    last_scan = data[data.rfind(b"\xff\xda") : -2]
+    assert check_image(data).size == (8000, 8000)
+    with pytest.raises(ImageError, match="more than 33 scans"):
+        check_image(data[:-2] + last_scan * 40 + data[-2:])
+
+
+JPEG = encoded(photograph(), "JPEG")
+EXIF = b"\xff\xe1\xff\xff" + b"Exif\0\0" + bytes(65527)
+SLOW = {
+    "fill bytes": lambda: JPEG[:2] + b"\xff" * 4_000_000 + JPEG[2:],
+    "tiny segments": lambda: JPEG[:2] + b"\xff\xe3\0\2" * 1_000_000 + JPEG[2:],
+    "metadata": lambda: JPEG[:2] + EXIF * 600 + JPEG[2:],  # joined anew for every piece
+    "long header": lambda: b"P5 #" + b"x" * 4_000_000 + b"\n1 1 255\n0",
+    "wide header": lambda: b"P5" + b" " * 4_000_000 + b"1 1 255\n0",
+    "comments": lambda: b"P2 4 1 255 " + b"#\n" * 500_000 + b"1 2 3 4",
+}
+
+
+@pytest.mark.parametrize("name", list(SLOW))
+def test_files_that_would_keep_a_decoder_busy_are_refused_at_once(name):
+    data = SLOW[name]()
+    started = time.process_time()
+    with pytest.raises(ImageError, match=r"oversized header|too many comments"):
+        read_image(data)
+    assert time.process_time() - started < 1  # Pillow alone takes seconds, of larger ones hours
+
+
 def test_jpeg_with_something_appended_is_read():
     data = encoded(photograph(), "JPEG")
     assert read_image(data + b"\xff\xda\0\2" * 5000).size == (120, 90)
@@ -350,3 +387,97 @@ def test_warnings_of_pillow_do_not_leak_and_others_stay():
         warnings.warn("ours", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["ours"]
     assert list(warnings.filters) == filters
+
+
+def test_a_pillow_without_avif_is_a_reason_with_its_cure(monkeypatch):
+    data = encoded(photograph(), "AVIF")
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    with pytest.raises(ImageError, match="install Pillow from its own wheel") as caught:
+        read_image(data)
+    assert not may_read_now(str(caught.value))
+    monkeypatch.undo()
+    assert may_read_now(str(caught.value))
+    assert read_image(data).size == (120, 90)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"
+
+
+def test_heic_without_the_plug_in_is_a_reason_with_its_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match="pip install pillow-heif"):
+        read_image(HEIC)
+
+
+def test_heic_is_read_by_the_plug_in(monkeypatch):
+    def open_heif(file, name):
+        assert file.read() == HEIC
+        return PngImagePlugin.PngImageFile(io.BytesIO(encoded(photograph(), "PNG")), name)
+
+    plug_in = types.ModuleType("pillow_heif")
+    plug_in.HeifImageFile = open_heif
+    plug_in.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plug_in)
+    np.testing.assert_array_equal(pixels(HEIC), np.asarray(photograph()))
+    assert may_read_now(reading.NO_HEIF)
+
+
+def test_real_heic_is_upright():
+    heif = pytest.importorskip("pillow_heif")
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        heif.from_pillow(photograph()).save(buffer, exif=exif.tobytes(), quality=95)
+        upright = transposed(np.asarray(photograph()), orientation)
+        assert np.abs(pixels(buffer.getvalue()).astype(int) - upright).mean() < 8
+        assert check_image(buffer.getvalue()).size == upright.shape[1::-1]
+
+
+def test_what_an_earlier_version_did_not_know_is_tried_again():
+    assert may_read_now("not an image: neither JPEG, PNG nor PNM by its first bytes")
+    for reader in (read_image, check_image):
+        with pytest.raises(ImageError) as caught:
+            reader(b"These are words.")
+        assert not may_read_now(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (np.array([[0, 4095]], np.uint16), 16 / 255),
+        (np.array([[0, 65535]], np.uint16), 1),
+        (np.array([[0, 4095]], np.int32), 16 / 255),
+        (np.array([[0, 1.02]], np.float32), 1 / 255),
+        (np.array([[0, 9]], np.uint8), None),
+    ],
+    ids=["12 bits in 16", "16 bits", "12 bits in 32", "overshooting float", "8 bits"],
+)
+def test_how_bright_wide_samples_get_is_known(samples, expected):
+    assert check_image(encoded(Image.fromarray(samples), "TIFF")).brightest == expected
+
+
+@pytest.mark.parametrize("colour", [0, 2], ids=["grey", "RGB"])
+def test_twelve_bits_in_a_sixteen_bit_png_are_known_to_be_dark(colour):
+    header = struct.pack(">IIBBBBB", 1, 1, 16, colour, 0, 0, 0)
+    rows = zlib.compress(b"\0" + (b"\x0f\xff" * (colour + 1)))
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    assert check_image(data).brightest in (15 / 255, 16 / 255)
+
+
+def test_further_pages_are_known():
+    pages = {"save_all": True, "append_images": [photograph()]}
+    assert check_image(encoded(photograph(), "TIFF", **pages)).has_pages
+    assert not check_image(encoded(photograph(), "TIFF")).has_pages
+    assert not check_image(encoded(photograph(), "GIF", **pages)).has_pages
+
+
+def test_signed_eight_bits_do_not_wrap():
+    data = bytearray(encoded(Image.fromarray(GREY), "TIFF", tiffinfo={339: 1}))
+    at = data.find(struct.pack("<HHIH", 339, 3, 1, 1), 8)
+    assert at > 0
+    np.testing.assert_array_equal(pixels(bytes(data))[..., 0], GREY)
+    data[at + 8] = 2
+    with pytest.raises(ImageError, match="signed 8-bit samples"):
+        read_image(bytes(data))
