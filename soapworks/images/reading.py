@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -272,7 +273,7 @@ def _has_wide_samples(image: ImageFile.ImageFile, name: str, data: bytes) -> boo
 
 
 def _brightest(rgb: Image.Image) -> float:
-    return max(high for _, high in rgb.getextrema()) / 255
+    return int(np.asarray(rgb).max()) / 255
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

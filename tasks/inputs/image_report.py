@@ -41,7 +41,8 @@ def check_readable(
     if others := found.describe_others():
         emit(Notice(f"{url} also holds {others}, which are not read as images"))
     bad = [entry for entry in entries if entry.reason]
-    reasons = [f"{printable(entry.path)}: {entry.reason}" for entry in (*bad, *found.refused)]
+    left_out = [*((e.path, e.reason) for e in bad), *((e.path, e.reason) for e in found.refused)]
+    reasons = [f"{printable(path)}: {reason}" for path, reason in left_out]
     if not reasons:
         return
     n_refused, n_images = len(found.refused), len(entries) + len(found.refused)
