@@ -254,6 +254,18 @@ def _open_regular(path: str) -> Iterator[int]:
         yield fd
 
 
+def refuse_links(root: str, path: str) -> None:
+    """Raise OSError (ELOOP) if a folder below ``root`` on the way to ``path`` is a link."""
+    place = root.rstrip("/")
+    for part in path.removeprefix(place).strip("/").split("/"):
+        place = f"{place}/{part}"
+        try:
+            if stat.S_ISLNK(os.lstat(place).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+
 def _is_folder(path: str) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)

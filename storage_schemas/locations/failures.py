@@ -30,7 +30,11 @@ def storage_error(location: object, doing: str, error: Exception) -> StoreError:
     if number == errno.EROFS:
         return StoreError(f"{where}: the store is read-only; choose another with --store")
     if number == errno.ELOOP:
-        return StoreError(f"{where}: it is a symbolic link, which is not followed in a store")
+        link = getattr(error, "filename", None) or location
+        return StoreError(
+            f"{where}: {link} is a symbolic link, which is not followed in a store; put the folder "
+            "itself there, or the whole store elsewhere"
+        )
     if isinstance(error, PermissionError):
         return StoreError(
             f"{where}: permission denied; check the rights and credentials for this store, or "

@@ -5,19 +5,20 @@ used. Two steps matter: :meth:`Location.write_bytes` replaces a file whole or no
 :meth:`Location.create` makes it only if there is none, whoever else tries at the same time.
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from zarr.abc.store import Store as ZarrStore
 
-from soapworks.errors import InputError
+from soapworks.errors import InputError, StoreError
 from soapworks.remote import OPTIONS, check_url, set_up
 from soapworks.storage_schemas.layout.names import safe_path
-from soapworks.storage_schemas.locations.disk import Disk
+from soapworks.storage_schemas.locations.disk import Disk, refuse_links
 from soapworks.storage_schemas.locations.failures import translate_errors
 from soapworks.storage_schemas.locations.objects import Objects
 
@@ -62,9 +63,13 @@ class Location:
     url
         An absolute path on this machine's disks, or a URL (``s3://bucket/prefix``); no trailing
         slash. A ``file://`` URL is kept as a plain path.
+    root
+        The location that this was made from by ``/``: a store. Between it and here, symbolic
+        links are neither written nor deleted through.
     """
 
     url: str
+    root: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def parse(cls, url: "str | Path | Location") -> "Location":
@@ -104,12 +109,13 @@ class Location:
 
     def __truediv__(self, part: str) -> "Location":
         """Return the location of a relative path below this; InputError if it leads elsewhere."""
-        return Location(f"{self.url.rstrip('/')}/{safe_path(part)}")
+        return Location(f"{self.url.rstrip('/')}/{safe_path(part)}", self.root or self.url)
 
     @property
     def parent(self) -> "Location":
         """The folder that this lies in."""
-        return Location(self.url.rpartition("/")[0])
+        url = self.url.rpartition("/")[0]
+        return Location(url, self.root if url.startswith(self.root) else "")
 
     @property
     def _protocol(self) -> str:
@@ -145,17 +151,17 @@ class Location:
         durable
             Whether it must outlast a power cut; it is whole or absent to any reader either way.
         """
-        with translate_errors(self, "write"):
+        with self._changing("write"):
             self._do().write(self._path, data, durable=durable)
 
     def create(self, data: bytes, *, durable: bool = True) -> bool:
         """Write the file if there is none; False if there is one. Of many callers, one wins."""
-        with translate_errors(self, "write"):
+        with self._changing("write"):
             return self._do().create(self._path, data, durable=durable)
 
     def copy_from(self, source: "Location") -> None:
         """Become a copy of ``source`` in the same store: a hard link, or a copy by the server."""
-        with translate_errors(self, "write"):
+        with self._changing("write"):
             self._do().copy(source._path, self._path)
 
     def exists(self) -> bool:
@@ -193,17 +199,18 @@ class Location:
 
     def delete(self) -> None:
         """Delete the file, or the folder with all below; missing is fine."""
-        with translate_errors(self, "delete"):
+        with self._changing("delete"):
             self._do().delete(self._path)
 
     def delete_file(self) -> None:
         """Delete the file, known to be no folder; missing is fine."""
-        with translate_errors(self, "delete"):
+        with self._changing("delete"):
             self._do().delete_file(self._path)
 
     def delete_if_empty(self) -> None:
         """Delete this folder if nothing lies in it."""
-        self._do().delete_if_empty(self._path)
+        with contextlib.suppress(StoreError), self._changing("delete"):
+            self._do().delete_if_empty(self._path)
 
     def free_bytes(self) -> int | None:
         """Return the bytes that can still be written here; None where nobody knows."""
@@ -216,6 +223,9 @@ class Location:
         if self.local_path is not None:
             from zarr.storage import LocalStore
 
+            if not read_only:
+                with self._changing("write", inside=True):
+                    pass
             return LocalStore(self.local_path, read_only=read_only)
         from zarr.storage import FsspecStore
 
@@ -223,6 +233,20 @@ class Location:
             store = FsspecStore.from_url(self.url, storage_options=OPTIONS, read_only=read_only)
             set_up(store.fs)
             return store
+
+    @contextlib.contextmanager
+    def _changing(self, doing: str, *, inside: bool = False) -> Iterator[None]:
+        """Translate errors of a change here, refused behind a symbolic link below the root.
+
+        Parameters
+        ----------
+        inside
+            Whether the change is made inside this folder; else its own name may be a link.
+        """
+        with translate_errors(self, doing):
+            if self.root and self.local_path is not None:
+                refuse_links(self.root, self.url if inside else self.url.rpartition("/")[0])
+            yield
 
     def _do(self) -> Driver:
         return _driver(self._protocol)

@@ -163,7 +163,6 @@ def _read_store(folder: Path, address: str) -> None:
     from soapworks.errors import SoapworksError
     from soapworks.heads.head import SoapHead
     from soapworks.storage_schemas.layout.arrays import ARRAYS, open_array
-    from soapworks.storage_schemas.layout.manifest import IMAGES_TABLE, UNREADABLE_TABLE, Manifest
     from soapworks.storage_schemas.layout.tables import (
         HEAD_SCORES,
         SCORES,
@@ -172,6 +171,7 @@ def _read_store(folder: Path, address: str) -> None:
     )
     from soapworks.storage_schemas.store import Store
     from soapworks.tasks.inputs.checkpoint import read_identity
+    from soapworks.tasks.inputs.images import read_manifest
 
     store = Store(folder)
 
@@ -184,12 +184,13 @@ def _read_store(folder: Path, address: str) -> None:
     def tables() -> None:
         product = store.product(address)
         if product.kind == "images":
-            Manifest.from_files(product.read(IMAGES_TABLE), product.read(UNREADABLE_TABLE))
+            read_manifest(product)
         elif product.kind == "checkpoints":
             read_identity(product).resolve_layers("all")
         elif product.kind in ("scores", "heads"):
             columns = SCORES if product.kind == "scores" else HEAD_SCORES
-            read_scores(product.read(SCORES_TABLE), columns)
+            n_rows = product.facts.get("n_components")
+            read_scores(product.read(SCORES_TABLE), columns, n_rows=n_rows)
 
     kind = address.partition("/")[0]
     asks: list[Ask] = [

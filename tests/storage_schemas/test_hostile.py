@@ -10,7 +10,6 @@ import pytest
 from soapworks.errors import DamagedProductError, SoapworksError
 from soapworks.storage_schemas.publishing.products import Product
 from soapworks.storage_schemas.publishing.records import encode_record
-from soapworks.storage_schemas.store import Store
 from tests.storage_schemas.toys import Toy, get_or_make
 
 SHA256 = "0" * 64
@@ -148,12 +147,3 @@ def test_arrays_with_nonsense_are_refused_when_opened(store, product, content):
     file.write_text(json.dumps({**json.loads(file.read_text()), **content}))
     with contextlib.suppress(DamagedProductError):
         assert "features" in dict(product.open_zarr().members())
-
-
-def test_a_linked_kind_folder_is_allowed(tmp_path):
-    # A person may put one kind on a larger disk; only links inside products are refused.
-    (tmp_path / "large").mkdir()
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "toys").symlink_to(tmp_path / "large")
-    store = Store(tmp_path / "store")
-    assert get_or_make(store, Toy())[0] == store.find(Toy())

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from soapworks.storage_schemas.layout.arrays import GROUP, create_array
+from soapworks.storage_schemas.layout.completeness import FILES
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.layout.recipes import (
     CheckpointRecipe,
@@ -107,7 +108,8 @@ def publish(store: Store, recipe: Recipe, facts: dict[str, Any]) -> Product:
     attempt = store.claim(recipe)
     assert isinstance(attempt, Attempt)
     with attempt:
-        attempt.writer.write("note.txt", b"by hand\n")
+        for name in FILES[recipe.kind]:
+            attempt.writer.write(name, b"by hand\n")
         return attempt.publish(facts)
 
 

@@ -355,3 +355,18 @@ def test_a_bucket(made: ScoreRequest) -> None:
     assert not store.products("features")
     assert store.products("heads")
     assert not verify(store, workers=2).damaged
+
+
+@pytest.mark.parametrize("link", ["kind", "product"])
+def test_nothing_outside_of_the_store_is_deleted(store: Store, tmp_path: Path, link: str) -> None:
+    """Links in a store that was handed over lead out of it; they are named and left."""
+    product = store.products("features")[0]
+    place = Path(product.location.url if link == "product" else product.location.parent.url)
+    outside = place.rename(tmp_path / "outside")
+    place.symlink_to(outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    deleted, left = clean(store, choose(store, EVERYTHING))
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+    path = f"features/{product.location.name}"
+    assert path not in {choice.path for choice in deleted}
+    assert "is a symbolic link, which is not followed" in left[path]

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from soapworks.errors import StoreError
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.layout.tables import LEADERBOARD
 from soapworks.storage_schemas.publishing.records import encode_record
@@ -177,3 +178,11 @@ def test_what_looks_after_products_leaves_it_alone(store: Store) -> None:
     clean(store, chosen)
     assert file.exists()
     assert (store.location / "reports" / "one.html").exists()
+
+
+def test_nothing_is_written_behind_a_linked_folder_of_reports(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (Path(store.url) / "reports").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="reports is a symbolic link"):
+        update_leaderboard(store)
+    assert list((tmp_path / "outside").iterdir()) == []

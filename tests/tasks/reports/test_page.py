@@ -61,7 +61,8 @@ def publish_scored(store: Store, model: int, layer: str, **measured: str) -> Non
     assert isinstance(attempt, Attempt)
     with attempt:
         attempt.writer.write(SCORES_TABLE, write_scores(pd.DataFrame(rows), HEAD_SCORES))
-        attempt.publish({**FACTS, "measured": {**MEASURED, **measured}})
+        attempt.writer.write("head.safetensors", b"by hand")
+        attempt.publish({**FACTS, "n_components": 2, "measured": {**MEASURED, **measured}})
 
 
 @pytest.fixture
