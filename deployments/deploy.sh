@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make buckets, pool and limit, and put the deployments (of $1, or prefect.yaml) on the server of
-# PREFECT_API_URL; again does no harm.
+# Create buckets, pool and limit, and put the deployments (of $1, or prefect.yaml) on the server of
+# PREFECT_API_URL; running it again replaces them.
 # Run in the project's folder, with the variables of settings.env.
 set -eu
 pool="${SOAPWORKS_POOL:-soapworks}"
