@@ -9,7 +9,12 @@ from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.executors.connection import connected
-from soapworks.tasks.inputs.checkpoint import find_identity, inspect_checkpoint, read_identity
+from soapworks.tasks.inputs.checkpoint import (
+    find_identity,
+    inspect_checkpoint,
+    read_identity,
+    report_part,
+)
 from soapworks.tasks.inputs.images import known_images, scan_images
 from soapworks.tasks.plan.cost import Projection, project
 from soapworks.tasks.plan.models import ModelEntry, SomeFailedError, is_of_one_model
@@ -44,11 +49,13 @@ def cached_summaries(
         return None
     layers = []
     for model in models:
-        product = find_identity(store, model.checkpoint, model.architecture)
+        request = model.request(images, settings, options)
+        product = find_identity(store, *request.asked)
         if product is None:
             return None
-        own = model.request(images, settings, options).settings
-        plan = plan_checkpoint(read_identity(product), manifest, own)
+        identity = read_identity(product)
+        report_part(identity)
+        plan = plan_checkpoint(identity, manifest, request.settings)
         missing = find_missing(store, plan)
         if missing:
             return None
@@ -67,7 +74,7 @@ def check_request(model: ModelEntry, settings: ScoreSettings, options: RunOption
     from soapworks.backbones import describe_checkpoint, open_checkpoint
 
     own = model.request("", settings, options).settings
-    found = open_checkpoint(model.checkpoint, architecture=model.architecture)
+    found = open_checkpoint(model.checkpoint, architecture=model.architecture, part=own.part)
     describe_checkpoint(found, image_size=own.image_size).resolve_layers(own.layers)
 
 
@@ -87,14 +94,11 @@ def plan_run(
     manifest = scan_images(store, images, settings, workers=options.workers)
 
     def of_model(model: ModelEntry) -> Projection:
-        known = find_identity(store, model.checkpoint, model.architecture)
-        identity = (
-            read_identity(known)
-            if known
-            else inspect_checkpoint(model.checkpoint, model.architecture)
-        )
-        own = model.request(images, settings, options).settings
-        plan = plan_checkpoint(identity, manifest, own)
+        request = model.request(images, settings, options)
+        known = find_identity(store, *request.asked)
+        identity = read_identity(known) if known else inspect_checkpoint(*request.asked)
+        report_part(identity)
+        plan = plan_checkpoint(identity, manifest, request.settings)
         missing = find_missing(store, plan, options.keep_features)
         return project(store, plan, missing, memory=options.memory)
 

@@ -17,7 +17,7 @@ from soapworks.storage_schemas.store import Product
 from soapworks.tasks.events import Advance, StageFinished, emit, stage
 from soapworks.tasks.executors.connection import connected
 from soapworks.tasks.get_or_make import require
-from soapworks.tasks.inputs.checkpoint import find_identity, identify
+from soapworks.tasks.inputs.checkpoint import find_identity, identify, read_identity, report_part
 from soapworks.tasks.inputs.images import publish_manifest, scan_images
 from soapworks.tasks.passes.cluster import ClusterNetwork
 from soapworks.tasks.passes.local import LocalNetwork
@@ -52,10 +52,10 @@ def index_stage(request: IndexRequest) -> StageResult:
 def identify_stage(request: ScoreRequest) -> StageResult:
     """Digest the checkpoint's tensors; the key is the identity's."""
     store = request.store()
-    known = find_identity(store, request.checkpoint, request.architecture)
-    if known is not None:
-        return StageResult([known.key], True)
-    return StageResult([identify(store, request.checkpoint, request.architecture).key], False)
+    known = find_identity(store, *request.asked)
+    product = known or identify(store, *request.asked)
+    report_part(read_identity(product))
+    return StageResult([product.key], known is not None)
 
 
 def extract_stage(request: PlannedRequest, domain: str) -> StageResult:

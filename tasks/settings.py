@@ -24,6 +24,10 @@ class Settings(BaseModel):
 class ScoreSettings(Settings):
     """What the scores and heads depend on."""
 
+    part: str | None = Field(
+        None,
+        description="Part of the file with the weights (e.g. model_ema), where it holds several",
+    )
     layers: str = Field("all", description="Layers, comma-separated; 'all' is every block and norm")
     preprocessing: Literal["squash", "timm"] = Field(
         "squash", description="squash: the paper's; timm: the model's own evaluation transform"

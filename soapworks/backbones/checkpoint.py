@@ -58,6 +58,8 @@ class Checkpoint:
     """Path or URL of the weights file."""
     config_source: str | None = None
     """Path or URL of the ``config.json`` that came with it."""
+    wanted_part: str | None = None
+    """Name of the part of the file with the weights; chosen by the rules when None."""
 
     def tensors(self) -> "dict[str, Tensor]":
         """Read the backbone's tensors, without wrappers, prefixes and training state.
@@ -96,7 +98,7 @@ class Checkpoint:
 
         path = local_file(self.source)
         try:
-            return unwrap(read_weights_file(path), where=self.source)
+            return unwrap(read_weights_file(path), where=self.source, part=self.wanted_part)
         except CheckpointError as error:
             # People know the address, not the copy.
             raise type(error)(str(error).replace(str(path), self.source)) from error
@@ -106,6 +108,7 @@ def open_checkpoint(
     identifier: str,
     *,
     architecture: str | None = None,
+    part: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Checkpoint:
@@ -121,6 +124,9 @@ def open_checkpoint(
     architecture
         timm name of the model that a file's weights are for. Its tag, if it has one, chooses
         mean, std and input size (see ``resolve_architecture``).
+    part
+        Part of the file with the weights (``model_ema``, ``teacher.backbone``), where it holds
+        several.
     mean, std
         The statistics that images are normalised with, instead of the configuration's.
 
@@ -146,6 +152,7 @@ def open_checkpoint(
         pretrained_cfg=pretrained_cfg,
         source=str(weights),
         config_source=str(config) if config is not None else None,
+        wanted_part=part or None,
     )
 
 

@@ -38,10 +38,15 @@ class Recipe(Part):
     """
 
     kind: ClassVar[str]
+    left_out: ClassVar[tuple[str, ...]] = ()
+    """Fields that are newer than the first keys: no part of the key while they are None."""
 
     def canonical_json(self) -> bytes:
         """Return the bytes that the key is made of: sorted keys, no spaces, ASCII."""
         fields = {"kind": self.kind, **self.model_dump(mode="json")}
+        for name in self.left_out:
+            if fields[name] is None:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return text.encode("ascii")
 
@@ -63,11 +68,15 @@ class CheckpointRecipe(Recipe):
     """What a checkpoint's files were found to hold; remembered, so that they are digested once."""
 
     kind: ClassVar[str] = "checkpoints"
-    version: Literal[1] = 1
+    left_out: ClassVar[tuple[str, ...]] = ("part",)
+    version: Literal[1, 2] = 2
+    """2: averages go before raw weights, and everything in a file is accounted for."""
     source: str = Field(pattern=KEY_PATTERN)
     """sha256 of the identity of the files: address, size, dates of change, inode or ETag."""
     architecture: str | None
     """The architecture that was asked for; None where the checkpoint itself names it."""
+    part: str | None = None
+    """The part of the file that was asked for; None where the rules choose."""
 
     def _slug_parts(self) -> tuple[str, ...]:
         return ("checkpoint",)

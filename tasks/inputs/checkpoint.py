@@ -11,10 +11,12 @@ from soapworks.errors import DamagedProductError, InputError
 from soapworks.remote import RemoteError, facts_of, is_url
 from soapworks.storage_schemas.layout.recipes import CheckpointRecipe
 from soapworks.storage_schemas.store import Attempt, Product, Store
+from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.get_or_make import get_or_make
 
 IDENTITY_FILE = "identity.json"
-_FACTS = ("identifier", "asked", "asked_architecture", "files", "digest", "architecture")
+_ASKED = ("asked", "asked_architecture", "asked_part")
+_FACTS = ("identifier", *_ASKED, "files", "digest", "architecture", "part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,12 @@ class Identity(BackboneInfo):
     """Digest of the tensors."""
     model_args: dict[str, Any]
     """Arguments beyond the architecture's name."""
+    part: str = ""
+    """Wrappers and prefix that lead to the weights in their file, e.g. ``teacher/backbone.``."""
+    asked_part: str | None = None
+    """The part that the user named."""
+    notes: tuple[str, ...] = ()
+    """What was done to fit the weights to the architecture."""
 
     def input_side(self, side: int | None) -> int:
         """Return the side of the square input, pixels: the one asked for or the model's own.
@@ -56,19 +64,25 @@ class Identity(BackboneInfo):
         return replace(self, image_size=(side, side)).grid
 
 
-def find_identity(store: Store, identifier: str, architecture: str | None) -> Product | None:
+def find_identity(
+    store: Store, identifier: str, architecture: str | None, part: str | None = None
+) -> Product | None:
     """Return what the store knows of a checkpoint whose files have not changed since."""
     asked = _asked(identifier)
     for product in store.products("checkpoints"):
-        facts = product.record["facts"]
-        if (facts.get("asked"), facts.get("asked_architecture")) != (asked, architecture):
+        facts = product.facts
+        if "part" not in facts:  # version 1 took raw weights beside an average without a word
+            continue
+        if tuple(map(facts.get, _ASKED)) != (asked, architecture, part):
             continue
         if all(_fingerprint(file[0]) == file for file in facts["files"]):
             return product
     return None
 
 
-def identify(store: Store, identifier: str, architecture: str | None) -> Product:
+def identify(
+    store: Store, identifier: str, architecture: str | None, part: str | None = None
+) -> Product:
     """Return the identity of a checkpoint, digesting its tensors where that was not yet done.
 
     Raises
@@ -76,13 +90,13 @@ def identify(store: Store, identifier: str, architecture: str | None) -> Product
     CheckpointError
         A checkpoint that cannot be found, read, trusted or that names no architecture.
     """
-    product = find_identity(store, identifier, architecture)
+    product = find_identity(store, identifier, architecture, part)
     if product is not None:
         return product
-    identity = inspect_checkpoint(identifier, architecture)
+    identity = inspect_checkpoint(identifier, architecture, part)
     source = json.dumps([identity.asked, identity.files])
     recipe = CheckpointRecipe(
-        source=hashlib.sha256(source.encode()).hexdigest(), architecture=architecture
+        source=hashlib.sha256(source.encode()).hexdigest(), architecture=architecture, part=part
     )
 
     def make(attempt: Attempt) -> dict[str, Any]:
@@ -99,8 +113,8 @@ def read_identity(product: Product) -> Identity:
     try:
         document = json.loads(product.read(IDENTITY_FILE))
         document["layer_channels"] = document.pop("channels")
-        for name in ("patch_size", "image_size", "mean", "std"):
-            document[name] = tuple(document[name])
+        for name in ("patch_size", "image_size", "mean", "std", "notes"):
+            document[name] = tuple(document.get(name, ()))
         return Identity(**document)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DamagedProductError(
@@ -109,7 +123,9 @@ def read_identity(product: Product) -> Identity:
         ) from error
 
 
-def inspect_checkpoint(identifier: str, architecture: str | None) -> Identity:
+def inspect_checkpoint(
+    identifier: str, architecture: str | None, part: str | None = None
+) -> Identity:
     """Return a checkpoint's identity by reading its tensors; writes nothing.
 
     Raises
@@ -119,7 +135,7 @@ def inspect_checkpoint(identifier: str, architecture: str | None) -> Identity:
     """
     from soapworks.backbones import build_backbone, open_checkpoint
 
-    checkpoint = open_checkpoint(identifier, architecture=architecture)
+    checkpoint = open_checkpoint(identifier, architecture=architecture, part=part)
     files = [list(fingerprint) for fingerprint in checkpoint.fingerprint()]
     backbone = build_backbone(checkpoint)
     return Identity(
@@ -130,7 +146,16 @@ def inspect_checkpoint(identifier: str, architecture: str | None) -> Identity:
         files=files,
         digest=checkpoint.digest,
         model_args=checkpoint.model_args,
+        part=checkpoint.part,
+        asked_part=part,
     )
+
+
+def report_part(identity: Identity) -> None:
+    """Report which part of its file a checkpoint is, and what fitting it to the model took."""
+    part = [f"the weights are those under '{identity.part}'"] if identity.part else []
+    for note in [*part, *identity.notes]:
+        emit(Notice(f"{identity.identifier}: {note}"))
 
 
 def _asked(identifier: str) -> str:

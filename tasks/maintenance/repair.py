@@ -220,6 +220,8 @@ class Commands:
         ]
         if checkpoint.get("asked_architecture"):
             words += ["--architecture", str(checkpoint["asked_architecture"])]
+        if checkpoint.get("asked_part"):
+            words += ["--part", str(checkpoint["asked_part"])]
         if "layer" in subject:
             words += ["--layers", subject["layer"]]
         return f"{shlex.join([*words, '--store', self._store])} with its settings of before"

@@ -80,8 +80,7 @@ def load_backbone(request: PlannedRequest, plan: CheckpointPlan) -> "Backbone":
         Where the checkpoint was changed since it was identified.
     """
     return _load_backbone(
-        request.checkpoint,
-        request.architecture,
+        request.asked,
         plan.identity.digest,
         plan.preprocessing.size,
         resolve_device(request.options.device),
@@ -91,8 +90,7 @@ def load_backbone(request: PlannedRequest, plan: CheckpointPlan) -> "Backbone":
 
 @lru_cache(maxsize=1)
 def _load_backbone(
-    identifier: str,
-    architecture: str | None,
+    asked: tuple[str, str | None, str | None],
     digest: str,
     image_size: int,
     device: str,
@@ -100,7 +98,8 @@ def _load_backbone(
 ) -> "Backbone":
     from soapworks.backbones import build_backbone, open_checkpoint
 
-    checkpoint = open_checkpoint(identifier, architecture=architecture)
+    identifier, architecture, part = asked
+    checkpoint = open_checkpoint(identifier, architecture=architecture, part=part)
     if checkpoint.digest != digest:
         raise CheckpointError(
             f"{identifier} was changed while the run was under way: run the same command again."

@@ -23,7 +23,16 @@ from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
 MAX_LIST_BYTES = 1 << 20
 """Length above which a list of models is not read, bytes."""
 
-OVERRIDES = ("layers", "preprocessing", "image_size", "mean", "std", "precision", "store_dtype")
+OVERRIDES = (
+    "part",
+    "layers",
+    "preprocessing",
+    "image_size",
+    "mean",
+    "std",
+    "precision",
+    "store_dtype",
+)
 """Fields of :class:`ScoreSettings` that a model may have for itself; all others are the run's."""
 
 
@@ -34,6 +43,7 @@ class ModelEntry(Settings):
     """Identifier of the checkpoint."""
     architecture: str | None = None
     """timm's name of the architecture, where the checkpoint does not name it."""
+    part: str | None = None
     layers: str | None = None
     preprocessing: str | None = None
     image_size: int | None = None

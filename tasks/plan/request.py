@@ -34,6 +34,11 @@ class ScoreRequest(IndexRequest):
     architecture: str | None = None
     """timm's name of the architecture, where the checkpoint does not name it."""
 
+    @property
+    def asked(self) -> tuple[str, str | None, str | None]:
+        """Identifier, architecture and part of the checkpoint."""
+        return self.checkpoint, self.architecture, self.settings.part
+
     def planned(self, manifest: str, identity: str) -> "PlannedRequest":
         """Return the request with the keys of its manifest and its checkpoint's identity."""
         given = {name: getattr(self, name) for name in ScoreRequest.model_fields}
