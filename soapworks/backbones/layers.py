@@ -1,4 +1,4 @@
-"""Names of layers (METHOD.md 2) and which of them a model has.
+"""Names of layers (section 2 of docs/method.md) and which of them a model has.
 
 ``blocks.K``
     Residual stream after transformer block K, from 0.

@@ -24,13 +24,14 @@ _GUARDS = "_soap_guards"
 
 
 def attach(backbone: _Backbone, head: SoapHead, *, layer: str | None = None) -> _Backbone:
-    """Make ``backbone`` project its patch tokens at one layer; prefix tokens stay bit for bit.
+    """Make a model project its patch tokens at one layer.
 
-    A copy of the head becomes a child of the module that makes the layer, on its device and in its
-    dtype, so it moves with the model and is part of its ``state_dict``: load weights before, and
-    compile after. At "norm" the head follows every call of the final norm, that is also the
-    intermediate outputs that a model is asked to normalise. A model that lost its head later, as
-    when ``model.norm`` is replaced, raises HeadError at its next pass.
+    Prefix tokens stay bit for bit. A copy of the head becomes a child of the module that makes the
+    layer, on its device and in its dtype, so it moves with the model and is part of its
+    ``state_dict``: load weights before, and compile after. At "norm" the head follows every call of
+    the final norm, that is also the intermediate outputs that a model is asked to normalise. A
+    model that lost its head later, as when ``model.norm`` is replaced, raises HeadError at its next
+    pass.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class Preprocessing:
 
     mode: str
     """``squash``: centre crop to an aspect ratio within [3/4, 4/3], then resize to a square,
-    whatever the ratio (METHOD.md 2). ``timm``: the model's own evaluation transform."""
+    whatever the ratio. ``timm``: the model's evaluation transform. Section 2 of docs/method.md."""
     size: int
     """Side of the square input, pixels."""
     mean: tuple[float, float, float]

@@ -2,7 +2,8 @@
 
 A recipe is a small frozen model. Inputs that are products themselves are named by their keys, so
 a key stands for the whole history behind a product. ``version`` is the stage's version number: it
-is raised by hand when the stage's results change, and never derived from source code.
+is raised by hand when the stage's results change, and never derived from source code. What the
+stages compute is in docs/method.md.
 """
 
 import hashlib
@@ -114,7 +115,7 @@ class RealInput(Part):
 
 
 class SyntheticInput(Part):
-    """One segment of a seeded set of synthetic images: start to start + n_images - 1 (METHOD 1)."""
+    """One segment of a seeded set of synthetic images: start to start + n_images - 1."""
 
     domain: Literal["synthetic"] = "synthetic"
     spec: str
@@ -145,7 +146,7 @@ class _SubjectRecipe(Recipe):
 
 
 class FeaturesRecipe(_SubjectRecipe):
-    """Patch tokens of a set of images at a layer (METHOD 2)."""
+    """Patch tokens of a set of images at a layer."""
 
     kind: ClassVar[str] = "features"
     version: Literal[1] = 1
@@ -176,7 +177,7 @@ class FeaturesRecipe(_SubjectRecipe):
 
 
 class MomentsRecipe(_SubjectRecipe):
-    """Count, mean and scatter of the tokens of one segment of features (METHOD 3)."""
+    """Count, mean and scatter of the tokens of one segment of features."""
 
     kind: ClassVar[str] = "moments"
     version: Literal[1] = 1
@@ -186,7 +187,7 @@ class MomentsRecipe(_SubjectRecipe):
 
 
 class PcaRecipe(_SubjectRecipe):
-    """Principal components of the merged moments of all segments (METHOD 3)."""
+    """Principal components of the merged moments of all segments."""
 
     kind: ClassVar[str] = "pca"
     version: Literal[1] = 1
@@ -195,7 +196,7 @@ class PcaRecipe(_SubjectRecipe):
 
 
 class ResponsesRecipe(_SubjectRecipe):
-    """Positive responses per block, position and component of one segment (METHOD 4)."""
+    """Positive responses per block, position and component of one segment."""
 
     kind: ClassVar[str] = "responses"
     version: Literal[1] = 1
@@ -208,7 +209,7 @@ class ResponsesRecipe(_SubjectRecipe):
 
 
 class ScoresRecipe(_SubjectRecipe):
-    """Semantic invariance of every component, with its standard error (METHOD 5)."""
+    """Semantic invariance of every component, with its standard error."""
 
     kind: ClassVar[str] = "scores"
     version: Literal[1] = 1
@@ -219,14 +220,14 @@ class ScoresRecipe(_SubjectRecipe):
 
 
 class HeadRecipe(_SubjectRecipe):
-    """A SOAP head (METHOD 6)."""
+    """A SOAP head."""
 
     kind: ClassVar[str] = "heads"
     version: Literal[1] = 1
     pca: str = Field(pattern=KEY_PATTERN)
     scores: str = Field(pattern=KEY_PATTERN)
     weights: Literal["sigmoid", "scores", "selected"] = "sigmoid"
-    """How the weights are made: METHOD 6's formula, the scores themselves, listed components."""
+    """How weights are made: by the formula of docs/method.md, the scores, or listed components."""
     mu: float | Literal["threshold"] | None = 2.0
     tau: float | None = 0.05
     components: tuple[int, ...] = ()

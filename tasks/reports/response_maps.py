@@ -1,6 +1,6 @@
 """Response rates as pictures: where on the grid a component answers yes, real above synthetic.
 
-From the stored counts alone (METHOD 4): no image and no network is needed.
+From the stored counts alone (section 4 of docs/method.md): no image and no network is needed.
 """
 
 import io

@@ -47,7 +47,7 @@ def make_moments(
     """Return count, mean and scatter of one segment's tokens.
 
     Memory stays below ``memory`` at any number of images: every thread takes a range of images at
-    a time, and blocks are merged pairwise by Chan's formula (METHOD 3), always in the same order.
+    a time, and blocks are merged pairwise by Chan's formula, always in the same order.
     """
 
     def make(attempt: Attempt) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def make_responses(
     workers: int,
     cluster: "Cluster | None" = None,
 ) -> Product:
-    """Return the counts of one segment, kept per block: exact and mergeable (METHOD 4)."""
+    """Return the counts of one segment, kept per block: exact and mergeable."""
 
     def make(attempt: Attempt) -> dict[str, Any]:
         blocks = blocks_of(features)

@@ -1,7 +1,7 @@
 """Streamed statistics: no features are kept, nothing but small products is written.
 
-The real images pass through the network twice, once for the moments (METHOD 3) and, when the
-components are known, once more for the responses (METHOD 4); the synthetic images pass once. The
+The real images pass through the network twice, once for the moments and, when the
+components are known, once more for the responses; the synthetic images pass once. The
 statistics see the features in the precision in which they would have been stored and in the same
 pieces, so the products are those of stored features, whoever made them.
 

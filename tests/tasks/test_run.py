@@ -15,7 +15,7 @@ from tests.tasks.conftest import Forwards, run_stages
 
 
 def load_photographs(folder: Path) -> torch.Tensor:
-    """Squash as METHOD 2 says: 48 x 40 is within [3/4, 4/3], so it is resized as it is."""
+    """Squash as docs/method.md says: 48 x 40 is within [3/4, 4/3], so it is resized as it is."""
     squashed = [
         np.asarray(Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR))
         for path in sorted(folder.iterdir())
@@ -26,7 +26,7 @@ def load_photographs(folder: Path) -> torch.Tensor:
 
 
 def naive_scores(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
-    """METHOD 3 to 5 in the plainest NumPy; tokens (image, position, channel) in float64."""
+    """Sections 3 to 5 of docs/method.md, naively; tokens (image, position, channel) in float64."""
     mean = real.mean((0, 1))
     flat = (real - mean).reshape(-1, real.shape[-1])
     _, vectors = np.linalg.eigh(flat.T @ flat / (len(flat) - 1))

@@ -1,4 +1,4 @@
-"""Every architecture of METHOD.md 8 that timm has, against timm's own forward passes."""
+"""Every architecture that the paper measured and timm has, against timm's own forward passes."""
 
 from collections.abc import Callable
 from pathlib import Path

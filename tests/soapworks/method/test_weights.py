@@ -15,7 +15,7 @@ RANKS = [3, 0, 1, 2, 4]
 
 
 def formula(mu, tau):
-    """Evaluate METHOD section 6 in plain Python."""
+    """Evaluate section 6 of docs/method.md in plain Python."""
     exponents = [max(-700.0, min(700.0, (mu - 0.5 - r) / tau)) for r in RANKS]
     return [s / (1 + math.exp(-x)) for s, x in zip(SCORES, exponents, strict=True)]
 

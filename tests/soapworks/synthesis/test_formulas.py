@@ -1,4 +1,4 @@
-"""Closed forms: each ingredient of the noise against its definition in METHOD 1."""
+"""Closed forms: the ingredients of the noise as section 1 of docs/method.md defines them."""
 
 import numpy as np
 import pytest

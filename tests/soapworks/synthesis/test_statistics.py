@@ -1,4 +1,4 @@
-"""The authors' images, as measured on 768 of theirs, against a sample of ours (METHOD 1, 9).
+"""The authors' images, as measured on 768 of theirs, against a sample of ours.
 
 Both are finite samples of the same law, so each statistic may differ by its sampling error and no
 more. Images are independent, pixels are not: every statistic is written as a mean over images of
