@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,8 +41,11 @@ class Disk:
                 size += len(piece)
         return size, digest.hexdigest()
 
-    def write(self, path: str, data: bytes, *, durable: bool) -> None:
-        """Write the file whole or not at all, over an older one."""
+    def write(self, path: str, data: bytes, *, durable: bool, root: str = "") -> None:
+        """Write the file whole or not at all, over an older one.
+
+        Durable means: the bytes, and the names of all folders below ``root``, outlast a power cut.
+        """
         aside = _write_aside(path, data, durable=durable)
         try:
             Path(aside).replace(path)
@@ -50,9 +53,9 @@ class Disk:
             _unlink(aside)
             raise
         if durable:
-            _sync_folder(str(Path(path).parent))
+            _sync_folders(_above(path, root))
 
-    def create(self, path: str, data: bytes, *, durable: bool) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool, root: str = "") -> bool:
         """Write the file whole if there is none; False if there is one."""
         aside = _write_aside(path, data, durable=durable)
         try:
@@ -66,7 +69,7 @@ class Disk:
         finally:
             _unlink(aside)
         if durable:
-            _sync_folder(str(Path(path).parent))
+            _sync_folders(_above(path, root))
         return True
 
     def copy(self, source: str, target: str) -> None:
@@ -142,15 +145,14 @@ class Disk:
                 found[name] = size
         return found
 
-    def sync(self, path: str, files: list[str]) -> None:
-        """Make files below a folder durable: after a power cut they are whole."""
+    def sync(self, path: str, files: list[str], root: str = "") -> None:
+        """Make files below a folder durable: after a power cut they are there and whole."""
         paths = [f"{path}/{name}" for name in files]
         # Many at once share the file system's journal commits, which are what takes the time.
         with ThreadPoolExecutor(_SYNCING) as threads:
             for _ in threads.map(_sync, paths):
                 pass
-            for _ in threads.map(_sync_folder, {each.rpartition("/")[0] for each in paths}):
-                pass
+        _sync_folders({folder for each in paths for folder in _above(each, root or path)})
 
     def delete(self, path: str) -> None:
         """Delete a file or a folder with all below; missing is fine."""
@@ -276,6 +278,21 @@ def _is_folder(path: str) -> bool:
 def _sync(path: str) -> None:
     with _open(path) as fd:
         os.fsync(fd)
+
+
+def _above(path: str, root: str) -> list[str]:
+    """Return the folders whose names a path needs: those up to ``root``, and the one it lies in."""
+    folders = [path.rpartition("/")[0]]
+    while root and folders[-1].startswith(root):
+        folders.append(folders[-1].rpartition("/")[0])
+    return folders
+
+
+def _sync_folders(folders: Collection[str]) -> None:
+    """Make the names in folders durable: those of files, and those of the folders between."""
+    with ThreadPoolExecutor(min(_SYNCING, len(folders) or 1)) as threads:
+        for _ in threads.map(_sync_folder, folders):
+            pass
 
 
 def _sync_folder(folder: str) -> None:

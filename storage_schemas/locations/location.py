@@ -28,14 +28,14 @@ class Driver(Protocol):
 
     def read(self, path: str, limit: int | None = None) -> bytes: ...  # noqa: D102
     def digest(self, path: str) -> tuple[int, str]: ...  # noqa: D102
-    def write(self, path: str, data: bytes, *, durable: bool) -> None: ...  # noqa: D102
-    def create(self, path: str, data: bytes, *, durable: bool) -> bool: ...  # noqa: D102
+    def write(self, path: str, data: bytes, *, durable: bool, root: str = "") -> None: ...  # noqa: D102
+    def create(self, path: str, data: bytes, *, durable: bool, root: str = "") -> bool: ...  # noqa: D102
     def copy(self, source: str, target: str) -> None: ...  # noqa: D102
     def size(self, path: str) -> int | None: ...  # noqa: D102
     def names(self, path: str) -> list[str]: ...  # noqa: D102
     def sizes(self, path: str) -> dict[str, int]: ...  # noqa: D102
     def sizes_of(self, path: str, files: Iterable[str]) -> dict[str, int]: ...  # noqa: D102
-    def sync(self, path: str, files: list[str]) -> None: ...  # noqa: D102
+    def sync(self, path: str, files: list[str], root: str = "") -> None: ...  # noqa: D102
     def delete(self, path: str) -> None: ...  # noqa: D102
     def delete_file(self, path: str) -> None: ...  # noqa: D102
     def delete_if_empty(self, path: str) -> None: ...  # noqa: D102
@@ -152,12 +152,12 @@ class Location:
             Whether it must outlast a power cut; it is whole or absent to any reader either way.
         """
         with self._changing("write"):
-            self._do().write(self._path, data, durable=durable)
+            self._do().write(self._path, data, durable=durable, root=self.root)
 
     def create(self, data: bytes, *, durable: bool = True) -> bool:
         """Write the file if there is none; False if there is one. Of many callers, one wins."""
         with self._changing("write"):
-            return self._do().create(self._path, data, durable=durable)
+            return self._do().create(self._path, data, durable=durable, root=self.root)
 
     def copy_from(self, source: "Location") -> None:
         """Become a copy of ``source`` in the same store: a hard link, or a copy by the server."""
@@ -195,7 +195,7 @@ class Location:
     def sync(self, files: list[str]) -> None:
         """Make files below this folder durable."""
         with translate_errors(self, "write"):
-            self._do().sync(self._path, files)
+            self._do().sync(self._path, files, self.root)
 
     def delete(self) -> None:
         """Delete the file, or the folder with all below; missing is fine."""

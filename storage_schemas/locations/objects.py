@@ -55,12 +55,12 @@ class Objects:
                 return b""
             raise
 
-    def write(self, path: str, data: bytes, *, durable: bool) -> None:
+    def write(self, path: str, data: bytes, *, durable: bool, root: str = "") -> None:
         """Put the object, over an older one."""
         self._make_parent(path)
         self._fs.pipe_file(self._at(path), data)
 
-    def create(self, path: str, data: bytes, *, durable: bool) -> bool:
+    def create(self, path: str, data: bytes, *, durable: bool, root: str = "") -> bool:
         """Put the object if there is none; False if there is one."""
         self._make_parent(path)
         for pause in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6):
@@ -123,7 +123,7 @@ class Objects:
         sizes = self.sizes(path)
         return {name: sizes[name] for name in files if name in sizes}
 
-    def sync(self, path: str, files: list[str]) -> None:
+    def sync(self, path: str, files: list[str], root: str = "") -> None:
         """Do nothing: an acknowledged put is durable."""
 
     def delete(self, path: str) -> None:

@@ -109,9 +109,9 @@ def test_an_unreadable_lease_expires_too(folder, clock):
 def test_a_lease_whose_answer_was_lost_is_held(folder, monkeypatch):
     real = Disk.create
 
-    def create_twice(self, path, data, *, durable):  # as a client does that got no answer
-        real(self, path, data, durable=durable)
-        return real(self, path, data, durable=durable)
+    def create_twice(self, path, data, **named):  # as a client does that got no answer
+        real(self, path, data, **named)
+        return real(self, path, data, **named)
 
     monkeypatch.setattr(Disk, "create", create_twice)
     lease = acquire(folder, 60)
@@ -122,8 +122,8 @@ def test_a_lease_whose_answer_was_lost_is_held(folder, monkeypatch):
 def test_a_lease_that_could_not_be_taken_is_not_left(folder, monkeypatch):
     real = Disk.create
 
-    def create(self, path, data, *, durable):
-        real(self, path, data, durable=durable)
+    def create(self, path, data, **named):
+        real(self, path, data, **named)
         raise ConnectionResetError
 
     monkeypatch.setattr(Disk, "create", create)

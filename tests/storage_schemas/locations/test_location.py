@@ -199,3 +199,28 @@ def test_a_vanishing_folder_is_made_again(tmp_path, monkeypatch):
     Disk().write(str(tmp_path / "a/b"), b"x", durable=False)
     assert (tmp_path / "a/b").read_bytes() == b"x"
     assert len(made) == 2
+
+
+def test_what_is_durable_has_all_its_folders_synced(tmp_path, monkeypatch):
+    from soapworks.storage_schemas.locations import disk
+
+    synced: set[str] = set()
+    real = disk._sync
+    monkeypatch.setattr(disk, "_sync", lambda path: (real(path), synced.add(path)))
+    store = Location.parse(tmp_path / "store")
+    attempt = store / "features/product/attempt"
+    folders = {store.url, *(f"{store.url}/{name}" for name in ("features", "features/product"))}
+    for change in (
+        lambda: (store / "features/product/record.json").create(b"1"),
+        lambda: (store / "features/product/recipe.json").write_bytes(b"1"),
+    ):
+        synced.clear()
+        change()
+        assert synced == {str(tmp_path), *folders}
+    (attempt / "arrays/c/0/1").write_bytes(b"1", durable=False)
+    (attempt / "table").write_bytes(b"1", durable=False)
+    synced.clear()
+    attempt.sync(["arrays/c/0/1", "table"])
+    inside = {f"{attempt.url}/{name}" for name in ("arrays", "arrays/c", "arrays/c/0")}
+    files = {f"{attempt.url}/arrays/c/0/1", f"{attempt.url}/table"}
+    assert synced == {str(tmp_path), *folders, attempt.url, *inside, *files}
