@@ -108,10 +108,11 @@ def _connect(address: str) -> "Cluster":
 
 def _require_scheduler(address: str) -> None:
     """Refuse an address where no scheduler answers; other servers may keep a client waiting."""
-    from distributed import rpc
+    from distributed import Security, rpc
 
     async def identity() -> dict[str, Any]:
-        async with rpc(address, timeout=CONNECT_SECONDS) as scheduler:
+        certificates = Security().get_connection_args("client")
+        async with rpc(address, timeout=CONNECT_SECONDS, connection_args=certificates) as scheduler:
             return await scheduler.identity()
 
     async def answer() -> dict[str, Any]:
