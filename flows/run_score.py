@@ -18,7 +18,8 @@ from soapworks.tasks.inputs.checkpoint import (
 from soapworks.tasks.inputs.images import known_images, scan_images
 from soapworks.tasks.plan.cost import Projection, project
 from soapworks.tasks.plan.models import ModelEntry, SomeFailedError, is_of_one_model
-from soapworks.tasks.plan.recipes import find_missing, plan_checkpoint
+from soapworks.tasks.plan.precision import plan_from_store
+from soapworks.tasks.plan.recipes import find_missing
 from soapworks.tasks.reports.summary import summarize
 from soapworks.tasks.settings import RunOptions, ScoreSettings
 
@@ -55,7 +56,7 @@ def cached_summaries(
             return None
         identity = read_identity(product)
         report_part(identity)
-        plan = plan_checkpoint(identity, manifest, request.settings)
+        plan = plan_from_store(store, identity, manifest, request.settings)
         missing = find_missing(store, plan)
         if missing:
             return None
@@ -98,7 +99,7 @@ def plan_run(
         known = find_identity(store, *request.asked)
         identity = read_identity(known) if known else inspect_checkpoint(*request.asked)
         report_part(identity)
-        plan = plan_checkpoint(identity, manifest, request.settings)
+        plan = plan_from_store(store, identity, manifest, request.settings)
         missing = find_missing(store, plan, options.keep_features)
         return project(store, plan, missing, memory=options.memory)
 

@@ -1,7 +1,8 @@
 """The main job as a Prefect flow: from checkpoints and photographs to scores and heads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, cast
 
 from prefect import State, flow, runtime, task
@@ -31,7 +32,7 @@ from soapworks.tasks.reports.page import write_report
 from soapworks.tasks.reports.response_maps import top_components
 from soapworks.tasks.reports.summary import summarize
 from soapworks.tasks.run import StageResult
-from soapworks.tasks.settings import RunOptions, ScoreSettings
+from soapworks.tasks.settings import KeepFeatures, RunOptions, ScoreSettings
 
 
 def run_name() -> str:
@@ -129,36 +130,49 @@ def score_checkpoint(
     """
     asked = model.request(images, settings, options)
     request = asked.planned(manifest, only_key(identify_checkpoint(asked)))
-    plan = plan_of(request)
     store = request.store()
-    keep_features = options.keep_features
-    missing = find_missing(store, plan, keep_features)
-    refuse_if_too_large(project(store, plan, missing, memory=options.memory), store)
+    plan = plan_of(request)
+    missing = find_missing(store, plan, options.keep_features)
     layers = [layer.subject.layer for layer in plan.layers]
     cluster = connected(options.dask if missing else None)  # one connection for all stages
     with cluster, showing_progress_artifacts():
         with forward_pass_limit(options) if missing.features else nullcontext():
-            if keep_features == "all":
-                extract_features(request, "real")
-                extract_features(request, "synthetic")
-            else:
-                stream_statistics(request, layers)
-        score_layers(request, layers)
+            settled = stages.settle(request, check_room, *passes(options.keep_features))
+        if settled != request:
+            plan = plan_of(settled)
+            missing = find_missing(store, plan, options.keep_features)
+        score_layers(settled, layers)
     summaries = summarize(store, plan, missing)
     if options.report and missing:
         write_checkpoint_report(request, summaries)
     return summaries
 
 
-def stream_statistics(request: PlannedRequest, layers: Sequence[str]) -> None:
-    """Store no features: the real images pass once for the components and once to be scored."""
-    stream_moments(request)
+def passes(keep_features: KeepFeatures) -> list[Callable[[PlannedRequest], object]]:
+    """Return the passes over the images, in order.
+
+    Without features the real images pass once for the components and once to be scored.
+    """
+    if keep_features == "all":
+        return [partial(extract_features, domain=domain) for domain in ("real", "synthetic")]
+    scored = [partial(stream_responses, domain=domain) for domain in ("real", "synthetic")]
+    return [stream_moments, fit_all_components, *scored]
+
+
+def check_room(request: PlannedRequest) -> None:
+    """Refuse a run for which the store has no room."""
+    store, plan, options = request.store(), plan_of(request), request.options
+    missing = find_missing(store, plan, options.keep_features)
+    refuse_if_too_large(project(store, plan, missing, memory=options.memory), store)
+
+
+def fit_all_components(request: PlannedRequest) -> None:
+    """Fit the components of all layers."""
+    layers = plan_of(request).layers
     with stage("pca", request.checkpoint, len(layers), "layers") as advance:
         for layer in layers:
-            fit_components(request, layer)
+            fit_components(request, layer.subject.layer)
             advance(1)
-    stream_responses(request, "real")
-    stream_responses(request, "synthetic")
 
 
 def score_layers(request: PlannedRequest, layers: Sequence[str]) -> None:

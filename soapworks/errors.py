@@ -5,6 +5,8 @@ do. The command line prints that sentence alone; ``--debug`` shows the traceback
 """
 
 import errno
+from collections.abc import Mapping
+from typing import Any
 
 
 class SoapworksError(Exception):
@@ -45,6 +47,24 @@ class HeadError(SoapworksError, ValueError):
 
 class PrecisionError(SoapworksError, ArithmeticError):
     """NaN, infinity or overflow of the stored dtype in features or statistics."""
+
+
+class RoundingError(PrecisionError):
+    """Layers whose features float16 does not hold.
+
+    Attributes
+    ----------
+    layers
+        Layer -> the reason, one sentence.
+    """
+
+    def __init__(self, layers: Mapping[str, str]) -> None:
+        self.layers = dict(layers)
+        super().__init__("; ".join(self.layers.values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the layers: an error is rebuilt from its message otherwise."""
+        return type(self), (self.layers,)
 
 
 class StoreError(SoapworksError, OSError):

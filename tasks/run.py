@@ -7,6 +7,7 @@ workflow engine; flows wrap them as tasks, tests call them as they are.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from soapworks.errors import RoundingError
 from soapworks.storage_schemas.layout.recipes import (
     FeaturesRecipe,
     RealInput,
@@ -22,6 +23,7 @@ from soapworks.tasks.inputs.images import publish_manifest, scan_images
 from soapworks.tasks.passes.cluster import ClusterNetwork
 from soapworks.tasks.passes.local import LocalNetwork
 from soapworks.tasks.passes.network import Network
+from soapworks.tasks.plan.precision import record_faults, stored_fault
 from soapworks.tasks.plan.recipes import LayerPlan, find_missing
 from soapworks.tasks.plan.request import IndexRequest, PlannedRequest, ScoreRequest, plan_of
 from soapworks.tasks.stages.export import make_head
@@ -119,7 +121,13 @@ def pca_stage(request: PlannedRequest, layer: str) -> StageResult:
             ]
         return make_pca(store, plan.pca, moments)
 
-    return _found_or_made(store.find(plan.pca), make)
+    result = _found_or_made(store.find(plan.pca), make)
+    if plan.real[0].dtype == "float16":
+        # Features of an older version were not checked while they were extracted.
+        fault = stored_fault(plan, require(store, plan.pca))
+        if fault is not None:
+            raise RoundingError({layer: f"{fault}, or run the same command again"})
+    return result
 
 
 def score_stage(request: PlannedRequest, layer: str) -> StageResult:
@@ -160,6 +168,20 @@ def head_stage(request: PlannedRequest, layer: str) -> StageResult:
         return make_head(store, plan.head, require(store, plan.pca), require(store, plan.scores))
 
     return _found_or_made(store.find(plan.head), make)
+
+
+def settle(request: PlannedRequest, *steps: Callable[[PlannedRequest], object]) -> PlannedRequest:
+    """Do steps in turn; start over where one finds that float16 does not hold a layer.
+
+    Finished work is not done again. Returns the request with the dtypes that hold.
+    """
+    todo = list(steps)
+    while todo:
+        todo.pop(0)(request)
+        again = request.replanned()
+        if again != request:
+            request, todo = again, list(steps)
+    return request
 
 
 def _stream_stage(
@@ -204,13 +226,18 @@ def _pass_over(
         return StageResult([], True)
     n_images = sum(recipes[0].input.n_images for recipes in segments)
     made: list[Product] = []
-    with (
-        connected(request.options.dask) as cluster,
-        stage(name, subject, n_images, "images") as advance,
-    ):
-        network = ClusterNetwork(cluster, request) if cluster else LocalNetwork.of(request)
-        for recipes in segments:
-            made += do_segment(network, recipes, advance)
+    try:
+        with (
+            connected(request.options.dask) as cluster,
+            stage(name, subject, n_images, "images") as advance,
+        ):
+            network = ClusterNetwork(cluster, request) if cluster else LocalNetwork.of(request)
+            for recipes in segments:
+                made += do_segment(network, recipes, advance)
+    except RoundingError as error:
+        record_faults(request.store(), plan_of(request), error.layers)
+        if request.settings.store_dtype != "auto":
+            raise
     return StageResult([product.key for product in made], False)
 
 

@@ -52,8 +52,10 @@ class ScoreSettings(Settings):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Precision of the forward pass"
     )
-    store_dtype: Literal["float16", "float32"] = Field(
-        "float16", description="Precision in which features are stored"
+    store_dtype: Literal["auto", "float16", "float32"] = Field(
+        "auto",
+        description="Precision in which features are stored; auto: float32 for layers where "
+        "rounding to float16 adds an error above 0.1 % of a channel's or component's variance",
     )
     moments_precision: Literal["float32", "float64"] = Field(
         "float32", description="Precision of the products behind the PCA; merged in float64"

@@ -81,7 +81,8 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
                 "with another --moments-precision, they need a forward pass again",
             )
         free = "unlimited" if p.free_bytes is None else decimal(p.free_bytes)
-        table.add_row("disk", f"{decimal(p.total_bytes)} of {free} free")
+        more = f", {decimal(p.float32_bytes)} more at most in float32" if p.float32_bytes else ""
+        table.add_row("disk", f"{decimal(p.total_bytes)} of {free} free{more}")
         table.add_row("memory, extraction", f"{decimal(p.extraction_memory)} beside activations")
         table.add_row("memory, statistics", f"at most {decimal(p.statistics_memory)} (--memory)")
         console().print(table)

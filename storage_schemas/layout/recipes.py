@@ -145,6 +145,20 @@ class _SubjectRecipe(Recipe):
         return (self.subject.architecture, self.subject.layer)
 
 
+class PrecisionRecipe(_SubjectRecipe):
+    """The finding that float16 does not hold a layer's features; absent where it does."""
+
+    kind: ClassVar[str] = "precision"
+    version: Literal[1] = 1
+    input: RealInput
+    """First segment of the set of images."""
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    precision: Literal["float32", "bfloat16", "float16"]
+    """Precision in which the forward pass is computed."""
+
+
 class FeaturesRecipe(_SubjectRecipe):
     """Patch tokens of a set of images at a layer."""
 
@@ -257,6 +271,7 @@ RECIPES: dict[str, type[Recipe]] = {
     for recipe in (
         CheckpointRecipe,
         ImagesRecipe,
+        PrecisionRecipe,
         FeaturesRecipe,
         MomentsRecipe,
         PcaRecipe,

@@ -6,16 +6,22 @@ being computed, and checked one batch late. On a CPU the same code runs in turn.
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from soapworks.errors import PrecisionError
+from soapworks.errors import PrecisionError, RoundingError
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.passes.loading import BatchSize
+from soapworks.tasks.passes.rounding import (
+    TokenMoments,
+    checks_components,
+    rounding_fault,
+    token_moments,
+)
 from soapworks.tasks.passes.sources import ImageSource
 
 if TYPE_CHECKING:
@@ -32,6 +38,8 @@ class Computed:
     """Number of its first image in the segment."""
     features: dict[str, list[torch.Tensor]]
     """Pieces of the batch's features per layer, in the stored dtype."""
+    moments: dict[str, list[TokenMoments]]
+    """Moments of the pieces before they were rounded, of layers stored in float16."""
     finite: torch.Tensor
     """Per layer, a sum that is finite if all its values are; on the host."""
     copied: torch.cuda.Event | None
@@ -67,14 +75,23 @@ def forward_blocks(
     Raises
     ------
     PrecisionError
-        NaN or infinity in the features, or values beyond the stored dtype.
+        NaN or infinity in the features.
+    RoundingError
+        Features that float16 does not hold, in layers to be stored in it.
     """
     parts: dict[str, list[torch.Tensor]] = {}
+    moments: dict[str, list[TokenMoments]] = {}
     batches = _compute(backbone, todo, source, recipes, batch, on_device)
     for batch_of, last in _one_behind(batches):
         for layer, pieces in _arrived(batch_of, source, recipes).items():
             parts.setdefault(layer, []).extend(pieces)
+        for layer, some in batch_of.moments.items():
+            moments.setdefault(layer, []).extend(some)
         if last:
+            faults = {layer: rounding_fault(recipes[layer], m) for layer, m in moments.items()}
+            if found := {layer: fault for layer, fault in faults.items() if fault}:
+                raise RoundingError(found)
+            moments = {}
             yield batch_of.block, {layer: torch.cat(some) for layer, some in parts.items()}
             parts = {}
 
@@ -117,11 +134,18 @@ def _launch(
 ) -> Computed:
     while True:
         features: dict[str, list[torch.Tensor]] = {layer: [] for layer in recipes}
+        moments: dict[str, list[TokenMoments]] = {}
         sums = []
         try:
             for some in images.split(batch.size):
                 for layer, values in backbone.features(some, tuple(recipes)).items():
-                    stored = values.to(getattr(torch, recipes[layer].dtype))
+                    recipe = recipes[layer]
+                    stored = values.to(getattr(torch, recipe.dtype))
+                    if recipe.dtype == "float16":
+                        found = token_moments(values, covariance=checks_components(recipe, block))
+                        mean, second = _to_host(found.mean), _to_host(found.second)
+                        part = replace(found, mean=mean, second=second)
+                        moments.setdefault(layer, []).append(part)
                     sums.append(stored.sum(dtype=torch.float32))
                     features[layer].append(stored if on_device else _to_host(stored))
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -133,7 +157,7 @@ def _launch(
         if sums[0].is_cuda:
             copied = torch.cuda.Event()
             copied.record()
-        return Computed(block, start, features, finite, copied)
+        return Computed(block, start, features, moments, finite, copied)
 
 
 def _to_host(values: torch.Tensor) -> torch.Tensor:
@@ -164,14 +188,29 @@ def _arrived(
     if not torch.isfinite(batch.finite).all():
         for layer, pieces in batch.features.items():
             values = torch.cat(pieces).cpu().numpy()
-            _check_finite(values, source, batch.start, recipes[layer])
+            means = [part.mean for part in batch.moments.get(layer, [])]
+            overflows = bool(means) and bool(torch.isfinite(torch.stack(means)).all())
+            _check_finite(values, source, batch.start, recipes[layer], overflows=overflows)
     return batch.features
 
 
 def _check_finite(
-    values: np.ndarray, source: ImageSource, start: int, recipe: FeaturesRecipe
+    values: np.ndarray,
+    source: ImageSource,
+    start: int,
+    recipe: FeaturesRecipe,
+    *,
+    overflows: bool,
 ) -> None:
-    """Refuse NaN and infinity, naming layer, image and channel."""
+    """Refuse NaN and infinity, naming layer, image and channel.
+
+    Parameters
+    ----------
+    values, source, start, recipe
+        Features of images from ``start`` on.
+    overflows
+        Whether they were finite before they were rounded.
+    """
     bad = np.argwhere(~np.isfinite(values))
     if not len(bad):
         return
@@ -179,13 +218,14 @@ def _check_finite(
     value = values[image, row, column, channel]
     cure = (
         f"values beyond {np.finfo(recipe.dtype).max:g} overflow the stored {recipe.dtype}: run "
-        "with --store-dtype float32 (if it persists, with --precision float32)"
-        if np.isinf(value) and recipe.dtype == "float16"
+        "with --store-dtype auto or float32"
+        if overflows
         else "the weights or the precision of the forward pass are at fault: try --precision "
         "float32, and check the checkpoint"
     )
-    raise PrecisionError(
+    message = (
         f"{recipe.subject.architecture} {recipe.subject.layer}: {value} in channel {channel} "
         f"at row {row}, column {column} of {source.name(start + image)} "
         f"({len(bad)} such values in the batch); {cure}"
     )
+    raise RoundingError({recipe.subject.layer: message}) if overflows else PrecisionError(message)

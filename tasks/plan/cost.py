@@ -63,6 +63,8 @@ class Projection:
     """Products to be made, by kind."""
     n_bytes: dict[str, int]
     """Bytes to be written, by kind."""
+    float32_bytes: int
+    """Bytes more if a pass found that float16 holds none of the layers to be extracted."""
     extraction_memory: int
     """Weights, blocks of features and components that are held during the passes, bytes."""
     statistics_memory: int
@@ -115,6 +117,7 @@ def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int
         images_without_features=_without_features(store, plan, missing),
         products=dict(products),
         n_bytes=dict(n_bytes),
+        float32_bytes=_float32_bytes(plan, missing),
         extraction_memory=_pass_memory(plan, missing) if cost.forward_passes else 0,
         statistics_memory=memory,
         free_bytes=store.free_bytes(),
@@ -163,6 +166,18 @@ def _products(plan: CheckpointPlan, missing: Missing) -> tuple[Counter[str], Cou
             products[kind] += len(some)
             n_bytes[kind] += sum(some) + SMALL_FILES_BYTES * len(some)
     return products, n_bytes
+
+
+def _float32_bytes(plan: CheckpointPlan, missing: Missing) -> int:
+    """Return the bytes that float32 would add to features whose dtype is not settled."""
+    if plan.settings.store_dtype != "auto":
+        return 0
+    return sum(
+        _image_bytes(plan, features) * features.input.n_images
+        for layer in plan.layers
+        for features in layer.features
+        if features in missing and features.dtype == "float16"
+    )
 
 
 def _forward_passes(plan: CheckpointPlan, missing: Missing) -> int:

@@ -5,8 +5,9 @@ whole plan is known before anything is computed, and what is missing is asked of
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from soapworks.errors import InputError
 from soapworks.images.preprocessing import Preprocessing, preprocessing_for
@@ -16,6 +17,7 @@ from soapworks.storage_schemas.layout.recipes import (
     HeadRecipe,
     MomentsRecipe,
     PcaRecipe,
+    PrecisionRecipe,
     RealInput,
     Recipe,
     ResponsesRecipe,
@@ -49,6 +51,12 @@ class LayerPlan:
     def features(self) -> tuple[FeaturesRecipe, ...]:
         """Features of all segments, of both domains."""
         return (*self.real, *self.synthetic)
+
+    @property
+    def precision(self) -> PrecisionRecipe:
+        """Recipe of the finding that float16 does not hold the layer."""
+        names = PrecisionRecipe.model_fields.keys() - {"version"}
+        return PrecisionRecipe(**{name: getattr(self.real[0], name) for name in names})
 
     @property
     def responses(self) -> tuple[ResponsesRecipe, ...]:
@@ -99,7 +107,10 @@ class Missing:
 
 
 def plan_checkpoint(
-    identity: Identity, manifest: Manifest, settings: ScoreSettings
+    identity: Identity,
+    manifest: Manifest,
+    settings: ScoreSettings,
+    float32_layers: Collection[str] = (),
 ) -> CheckpointPlan:
     """Return the plan of one checkpoint.
 
@@ -111,6 +122,8 @@ def plan_checkpoint(
         The photographs.
     settings
         What is wanted.
+    float32_layers
+        Layers that float16 does not hold.
 
     Raises
     ------
@@ -144,6 +157,9 @@ def plan_checkpoint(
             image_size=(side, side),
             preprocessing=preprocessing,
             settings=settings,
+            dtype="float32"
+            if settings.store_dtype == "float32" or layer in float32_layers
+            else "float16",
         )
         for layer in identity.resolve_layers(settings.layers)
     )
@@ -194,6 +210,7 @@ def _plan_layer(
     image_size: tuple[int, int],
     preprocessing: Preprocessing,
     settings: ScoreSettings,
+    dtype: Literal["float16", "float32"],
 ) -> LayerPlan:
     _check_selection(n_channels, settings)
     features = [
@@ -204,7 +221,7 @@ def _plan_layer(
             mean=preprocessing.mean,
             std=preprocessing.std,
             precision=settings.precision,
-            dtype=settings.store_dtype,
+            dtype=dtype,
             block_images=settings.block_images,
         )
         for one in inputs

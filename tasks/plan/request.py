@@ -6,9 +6,11 @@ store knows, so any process that reaches the store can do any stage.
 
 from functools import lru_cache
 
+from soapworks.storage_schemas.layout.manifest import Manifest
 from soapworks.storage_schemas.store import Store
-from soapworks.tasks.inputs.checkpoint import read_identity
+from soapworks.tasks.inputs.checkpoint import Identity, read_identity
 from soapworks.tasks.inputs.images import read_manifest
+from soapworks.tasks.plan.precision import float32_layers, plan_from_store, recorded_faults
 from soapworks.tasks.plan.recipes import CheckpointPlan, plan_checkpoint
 from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
 
@@ -40,9 +42,19 @@ class ScoreRequest(IndexRequest):
         return self.checkpoint, self.architecture, self.settings.part
 
     def planned(self, manifest: str, identity: str) -> "PlannedRequest":
-        """Return the request with the keys of its manifest and its checkpoint's identity."""
+        """Return the request with the keys of its manifest and its checkpoint's identity.
+
+        Raises
+        ------
+        RoundingError
+            Where float16 is asked for and is known not to hold a layer.
+        """
         given = {name: getattr(self, name) for name in ScoreRequest.model_fields}
-        return PlannedRequest(**given, manifest=manifest, identity=identity)
+        store = self.store()
+        plan = plan_from_store(store, *_inputs(store, manifest, identity), self.settings)
+        return PlannedRequest(
+            **given, manifest=manifest, identity=identity, float32_layers=float32_layers(plan)
+        )
 
 
 class PlannedRequest(ScoreRequest):
@@ -52,6 +64,14 @@ class PlannedRequest(ScoreRequest):
     """Key of the images' manifest."""
     identity: str
     """Key of the checkpoint's identity."""
+    float32_layers: tuple[str, ...]
+    """Layers whose features are stored in float32, as far as is known."""
+
+    def replanned(self) -> "PlannedRequest":
+        """Return the request with the layers added that passes found to need float32."""
+        faults = recorded_faults(self.store(), plan_of(self))
+        layers = (*self.float32_layers, *faults)
+        return self.model_copy(update={"float32_layers": layers}) if faults else self
 
 
 @lru_cache(maxsize=4)
@@ -63,7 +83,10 @@ def plan_of(request: PlannedRequest) -> CheckpointPlan:
     MissingProductError
         Where identity or manifest are not in the store.
     """
-    store = request.store()
-    identity = read_identity(store.product(request.identity))
-    manifest = read_manifest(store.product(request.manifest))
-    return plan_checkpoint(identity, manifest, request.settings)
+    identity, manifest = _inputs(request.store(), request.manifest, request.identity)
+    return plan_checkpoint(identity, manifest, request.settings, request.float32_layers)
+
+
+def _inputs(store: Store, manifest: str, identity: str) -> tuple[Identity, Manifest]:
+    found = read_identity(store.product(identity))
+    return found, read_manifest(store.product(manifest))

@@ -16,6 +16,7 @@ from soapworks.storage_schemas.layout.arrays import GROUP, read_arrays, write_ar
 from soapworks.storage_schemas.layout.recipes import MomentsRecipe, PcaRecipe, Subject
 from soapworks.storage_schemas.store import Attempt, Product, Store
 from soapworks.tasks.get_or_make import get_or_make
+from soapworks.tasks.plan.precision import float16_fact
 from soapworks.tasks.stages.stored_features import blocks_of, compute_on, open_features, pieces_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,12 @@ def make_pca(store: Store, recipe: PcaRecipe, moments: Sequence[Product]) -> Pro
                 "explained_variance": pca.explained_variance,
             },
         )
-        return {"n_tokens": int(pca.count), "n_components": len(pca.components)}
+        variance = np.diag(total.scatter) / max(1, total.count - 1)
+        return {
+            "n_tokens": int(pca.count),
+            "n_components": len(pca.components),
+            "float16": float16_fact(total.mean, variance),
+        }
 
     return get_or_make(store, recipe, make)
 

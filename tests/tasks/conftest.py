@@ -1,5 +1,6 @@
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Event, StageAdvanced, listening
-from soapworks.tasks.plan.recipes import find_missing
-from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.plan.recipes import CheckpointPlan, Missing, find_missing
+from soapworks.tasks.plan.request import PlannedRequest, ScoreRequest, plan_of
 from soapworks.tasks.reports.summary import summarize
 from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.small import write_checkpoint, write_photographs
@@ -57,21 +58,34 @@ def run_stages(request: ScoreRequest) -> list[dict[str, Any]]:
     missing = find_missing(request.store(), plan)
     layers = [layer.subject.layer for layer in plan.layers]
     if request.options.keep_features == "all":
-        for domain in ("real", "synthetic"):
-            stages.extract_stage(request, domain)
+        request = stages.settle(
+            request,
+            *(partial(stages.extract_stage, domain=domain) for domain in ("real", "synthetic")),
+        )
+        plan, missing = replanned(request, plan, missing)
         for layer in layers:
             for stage in (stages.pca_stage, stages.score_stage, stages.head_stage):
                 stage(request, layer)
     else:
-        stages.moments_stage(request)
-        for layer in layers:
-            stages.pca_stage(request, layer)
-        for domain in ("real", "synthetic"):
-            stages.responses_stage(request, domain)
+        request = stages.settle(
+            request,
+            stages.moments_stage,
+            lambda request: [stages.pca_stage(request, layer) for layer in layers],
+            *(partial(stages.responses_stage, domain=domain) for domain in ("real", "synthetic")),
+        )
+        plan, missing = replanned(request, plan, missing)
         for layer in layers:
             for stage in (stages.score_stage, stages.head_stage):
                 stage(request, layer)
     return [layer.model_dump() for layer in summarize(request.store(), plan, missing)]
+
+
+def replanned(
+    request: PlannedRequest, plan: CheckpointPlan, missing: Missing
+) -> tuple[CheckpointPlan, Missing]:
+    """Return what is lacking once the passes are done, as before them unless dtypes changed."""
+    again = plan_of(request)
+    return again, missing if again == plan else find_missing(request.store(), again)
 
 
 @pytest.fixture(scope="session")

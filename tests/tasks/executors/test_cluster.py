@@ -156,7 +156,7 @@ def test_memory_that_runs_out_halves_the_batch_over_there(
 
 def test_an_error_on_a_worker_is_told_as_here(on_cluster, tmp_path: Path) -> None:
     folder = changed_checkpoint(tmp_path / "massive", "blocks.0.mlp.fc2.bias", 1e5)
-    request = on_cluster(checkpoint=str(folder), layers="blocks.0")
+    request = on_cluster(checkpoint=str(folder), layers="blocks.0", store_dtype="float16")
     with pytest.raises(PrecisionError, match=r"blocks.0: inf in channel 7 .*\.png.*float32"):
         run_stages(request)
     assert not request.store().products("features")
