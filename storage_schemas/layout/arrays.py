@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.core.array_spec import ArrayConfigParams
 
 from soapworks.errors import DamagedProductError, InputError, SoapworksError
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 """Aim for the size of an inner chunk, bytes: about one image to a few images."""
+
+WRITING: ArrayConfigParams = {"write_empty_chunks": True}
+"""How zarr writes an array, one that was opened again too: all-zero chunks like any other.
+
+A missing file always means damage then.
+"""
 
 GROUP = "arrays.zarr"
 """Name of the zarr group inside a product's data."""
@@ -154,8 +161,7 @@ def create_array(
         fill_value=0,
         dimension_names=spec.dims or None,
         attributes={"meaning": spec.meaning},
-        # An all-zero chunk is written like any other: a missing file always means damage.
-        config={"write_empty_chunks": True},
+        config=WRITING,
     )
 
 

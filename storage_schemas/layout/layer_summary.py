@@ -59,6 +59,9 @@ class LayerSummary(BaseModel):
             If a fact is missing or has another type.
         """
         known = {name: value for name, value in facts.items() if name in cls.model_fields}
+        if known.get("n_invariant") and known.get("invariant_variance_share") == 0:
+            # Version 0.1 scored features that do not vary: components without variance scored 1.
+            known |= {"top_si": None, "top_standard_error": None, "n_invariant": 0}
         try:
             return cls(**(known | identity))
         except ValidationError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from soapworks.storage_schemas.layout.arrays import GROUP, create_array
+from soapworks.storage_schemas.layout.arrays import GROUP, WRITING, create_array
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe
 from soapworks.storage_schemas.publishing.writers import AttemptWriter
 from soapworks.storage_schemas.store import Attempt, Product, Store
@@ -105,7 +105,7 @@ class KeepBlock:
 def _open(writer: AttemptWriter) -> "zarr.Array":
     """Return an attempt's array, opened once per process."""
     array: zarr.Array = writer.zarr_group(GROUP, mode="r+")["features"]  # type: ignore[assignment]
-    return array
+    return array.with_config(WRITING)
 
 
 def write_block(array: "zarr.Array", writer: Any, number: int, values: "np.ndarray") -> None:

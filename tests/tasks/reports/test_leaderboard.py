@@ -18,6 +18,7 @@ from soapworks.tasks.maintenance.retention import Retention
 from soapworks.tasks.maintenance.verify import verify
 from soapworks.tasks.plan.request import ScoreRequest
 from soapworks.tasks.reports.leaderboard import read_leaderboard, update_leaderboard
+from soapworks.tasks.reports.ranking import filter_rows
 from tests.children import CONTEXT
 from tests.tasks.conftest import run_stages
 from tests.tasks.scored import (
@@ -80,6 +81,17 @@ def test_it_says_what_a_run_came_to(request_of: Callable[..., ScoreRequest]) -> 
 def test_an_error_that_nobody_knows(place: Store) -> None:
     publish_head(place, top_standard_error=None)
     assert read_leaderboard(place)["top_standard_error"].isna().all()
+
+
+def test_features_that_did_not_vary_in_an_old_store_do_not_lead(place: Store) -> None:
+    # Version 0.1 scored all-zero weights so.
+    collapsed: dict[str, Any] = {"n_invariant": 24, "invariant_variance_share": 0.0, "top_si": 1.0}
+    publish_head(place, 1, **collapsed)
+    publish_head(place, 2)
+    rows = filter_rows(read_leaderboard(place), order="top-si")
+    assert rows["top_si"].tolist()[0] == FACTS["top_si"]
+    assert rows["top_si"].isna().tolist() == [False, True]
+    assert rows["n_invariant"].tolist() == [3, 0]
 
 
 def test_what_a_run_said_is_remembered(place: Store) -> None:
