@@ -13,6 +13,7 @@ from soapworks.errors import StoreError, user_message
 from soapworks.flows.engine.artifacts import publish_pictures, publish_report, publish_summary
 from soapworks.flows.engine.concurrency import forward_pass_limit
 from soapworks.flows.engine.progress import showing_progress_artifacts
+from soapworks.names import one_line
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks import run as stages
 from soapworks.tasks.events import Notice, emit, stage
@@ -39,7 +40,7 @@ def run_name() -> str:
     """Return the name of the running flow: its first checkpoint and how many more."""
     given = runtime.flow_run.parameters
     first, *others = [_name(one) for one in given["checkpoints"]] or [str(given["model_list"])]
-    return f"score {first}" + (f" and {len(others)} more" if others else "")
+    return f"score {one_line(first)}" + (f" and {len(others)} more" if others else "")
 
 
 @flow(name="score", flow_run_name=run_name)
@@ -106,7 +107,7 @@ def score_checkpoints(
     return [layer.model_dump() for layer in layers]
 
 
-@flow(name="score-checkpoint", flow_run_name="score {model.checkpoint}")
+@flow(name="score-checkpoint", flow_run_name="score {model.label}")
 def score_checkpoint(
     model: ModelEntry, images: str, manifest: str, settings: ScoreSettings, options: RunOptions
 ) -> list[LayerSummary]:
@@ -188,49 +189,49 @@ def score_layers(request: PlannedRequest, layers: Sequence[str]) -> None:
             advance(1)
 
 
-@task(task_run_name="index {request.images}", cache_policy=NO_CACHE)
+@task(task_run_name="index {request.folder_label}", cache_policy=NO_CACHE)
 def index_images(request: IndexRequest) -> list[str]:
     """Find, check and digest the photographs."""
     return shown(stages.index_stage(request))
 
 
-@task(task_run_name="identify {request.checkpoint}", cache_policy=NO_CACHE)
+@task(task_run_name="identify {request.label}", cache_policy=NO_CACHE)
 def identify_checkpoint(request: ScoreRequest) -> list[str]:
     """Digest the checkpoint's tensors."""
     return shown(stages.identify_stage(request))
 
 
-@task(task_run_name="extract {request.checkpoint} · {domain}", cache_policy=NO_CACHE)
+@task(task_run_name="extract {request.label} · {domain}", cache_policy=NO_CACHE)
 def extract_features(request: PlannedRequest, domain: str) -> list[str]:
     """Run the forward passes that are missing."""
     return shown(stages.extract_stage(request, domain))
 
 
-@task(task_run_name="extract {request.checkpoint} · real", cache_policy=NO_CACHE)
+@task(task_run_name="extract {request.label} · real", cache_policy=NO_CACHE)
 def stream_moments(request: PlannedRequest) -> list[str]:
     """Run the real images' first passes that are missing, for the moments of their features."""
     return shown(stages.moments_stage(request))
 
 
-@task(task_run_name="respond {request.checkpoint} · {domain}", cache_policy=NO_CACHE)
+@task(task_run_name="respond {request.label} · {domain}", cache_policy=NO_CACHE)
 def stream_responses(request: PlannedRequest, domain: str) -> list[str]:
     """Run the passes that are missing, for the responses of the components."""
     return shown(stages.responses_stage(request, domain))
 
 
-@task(task_run_name="pca {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+@task(task_run_name="pca {request.label} · {layer}", cache_policy=NO_CACHE)
 def fit_components(request: PlannedRequest, layer: str) -> list[str]:
     """Fit the principal components out of core."""
     return shown(stages.pca_stage(request, layer))
 
 
-@task(task_run_name="score {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+@task(task_run_name="score {request.label} · {layer}", cache_policy=NO_CACHE)
 def score_components(request: PlannedRequest, layer: str) -> list[str]:
     """Count responses and score the components."""
     return shown(stages.score_stage(request, layer))
 
 
-@task(task_run_name="head {request.checkpoint} · {layer}", cache_policy=NO_CACHE)
+@task(task_run_name="head {request.label} · {layer}", cache_policy=NO_CACHE)
 def export_head(request: PlannedRequest, layer: str) -> list[str]:
     """Export the head."""
     return shown(stages.head_stage(request, layer))
@@ -245,7 +246,7 @@ def keep_leaderboard(request: IndexRequest, layers: list[LayerSummary]) -> None:
         emit(Notice(f"the leaderboard could not be brought up to date: {error}"))
 
 
-@task(task_run_name="report {request.checkpoint}", cache_policy=NO_CACHE)
+@task(task_run_name="report {request.label}", cache_policy=NO_CACHE)
 def write_checkpoint_report(request: PlannedRequest, layers: list[LayerSummary]) -> None:
     """Write the checkpoint's report and show it; soapworks report makes it again at any time."""
     store, plan = request.store(), plan_of(request)

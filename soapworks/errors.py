@@ -8,9 +8,17 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
+from soapworks.names import redact
+
 
 class SoapworksError(Exception):
-    """Anything that soapworks refuses or cannot do, in one sentence."""
+    """Anything that soapworks refuses or cannot do, in one sentence.
+
+    Addresses in the message lose user, password and query: it is printed, logged and remembered.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class InputError(SoapworksError, ValueError):
@@ -121,7 +129,7 @@ def user_message(error: BaseException) -> str:
         return f"no space left on the disk ({place}): make room and run again"
     if isinstance(error, MemoryError):
         return "memory ran out: lower --batch-size, --workers or --memory and run again"
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = redact((str(error).strip().splitlines() or [""])[0])
     return (
         f"unexpected {type(error).__name__}: {first} (please report it; --debug shows where it "
         "came from)"

@@ -3,7 +3,10 @@
 import re
 
 # A password with a slash in it makes no valid address, and must not be shown for that.
-_USER = re.compile(r"(\w[\w+.\-]*://)(?:[^\s/?#]*@|[^\s/?#\[]*:(?!\d*(?:[/?#\s'\",;)]|$))\S*@)")
+# Before the @ of Azure's addresses stands a container.
+_USER = re.compile(
+    r"\b(?!(?:abfs|wasb)s?://)(\w[\w+.\-]*://)(?:[^\s/?#]*@|[^\s/?#\[]*:(?!\d*(?:[/?#\s'\",;)]|$))\S*@)"
+)
 _QUERY = re.compile(r"(\w[\w+.\-]*://[^\s?'\"]*\?)[^\s'\"<>)]+")
 
 

@@ -10,9 +10,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from soapworks.names import redact
+
+
+class _Shown:
+    """An event whose texts are shown, logged and kept: addresses in them lose their secrets."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                object.__setattr__(self, name, redact(value))
+
 
 @dataclass(frozen=True)
-class StageStarted:
+class StageStarted(_Shown):
     """A stage begins."""
 
     stage: str
@@ -26,7 +37,7 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
-class StageAdvanced:
+class StageAdvanced(_Shown):
     """Units of the running stage are done."""
 
     stage: str
@@ -36,7 +47,7 @@ class StageAdvanced:
 
 
 @dataclass(frozen=True)
-class StageFinished:
+class StageFinished(_Shown):
     """A stage finished successfully."""
 
     stage: str
@@ -47,14 +58,14 @@ class StageFinished:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Waiting(_Shown):
     """Another process is making the product that is wanted here."""
 
     message: str
 
 
 @dataclass(frozen=True)
-class Notice:
+class Notice(_Shown):
     """A message to the user, in one sentence."""
 
     message: str

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from soapworks.flows.display.terminal import DataTable, console, echo, text
-from soapworks.names import sentence
+from soapworks.names import redact, sentence
 from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
 from soapworks.storage_schemas.layout.recipes import RECIPES
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
@@ -197,6 +197,8 @@ def _short(value: Any) -> str:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return redact(value)
     if isinstance(value, dict):
         return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -4,10 +4,21 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from soapworks.errors import DamagedProductError
 from soapworks.storage_schemas.layout.recipes import KEY_PATTERN
+
+NO_SCORE: dict[str, Any] = {"n_invariant": 0, "top_si": None, "top_standard_error": None}
+"""Facts of a layer without a score."""
+
+
+def scores_nothing(n_invariant: Any, share: Any) -> Any:
+    """Return whether a layer's components above .75 have no variance at all, and so no score.
+
+    Version 0.1 gave components without variance a score: 1, where all features are equal.
+    """
+    return (n_invariant > 0) & (share == 0)
 
 
 class LayerSummary(BaseModel):
@@ -42,6 +53,14 @@ class LayerSummary(BaseModel):
     key: str = Field(pattern=KEY_PATTERN, description="key of the head")
     head: str = Field("", title="head", description="address of the head")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_without_variance(cls, data: Any) -> Any:
+        known = isinstance(data, dict) and isinstance(data.get("n_invariant"), int)
+        if known and scores_nothing(data["n_invariant"], data.get("invariant_variance_share")):
+            return data | NO_SCORE
+        return data
+
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any], **identity: Any) -> Self:
         """Return the summary of a head from the facts of its record.
@@ -59,9 +78,6 @@ class LayerSummary(BaseModel):
             If a fact is missing or has another type.
         """
         known = {name: value for name, value in facts.items() if name in cls.model_fields}
-        if known.get("n_invariant") and known.get("invariant_variance_share") == 0:
-            # Version 0.1 scored features that do not vary: components without variance scored 1.
-            known |= {"top_si": None, "top_standard_error": None, "n_invariant": 0}
         try:
             return cls(**(known | identity))
         except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from soapworks.backbones.info import BackboneInfo, check_image_size
 from soapworks.errors import DamagedProductError, InputError
+from soapworks.names import redact
 from soapworks.remote import RemoteError, facts_of, is_url
 from soapworks.storage_schemas.layout.recipes import CheckpointRecipe
 from soapworks.storage_schemas.store import Attempt, Product, Store
@@ -24,7 +25,7 @@ class Identity(BackboneInfo):
     """A checkpoint and its backbone, known without reading its tensors again."""
 
     identifier: str
-    """What the user called it."""
+    """What the user called it, as all addresses here without user, password and query."""
     asked: str
     """The identifier, as an absolute path where it is one."""
     asked_architecture: str | None
@@ -68,14 +69,16 @@ def find_identity(
     store: Store, identifier: str, architecture: str | None, part: str | None = None
 ) -> Product | None:
     """Return what the store knows of a checkpoint whose files have not changed since."""
-    asked = _asked(identifier)
+    url, asked = _asked(identifier), redact(_asked(identifier))
     for product in store.products("checkpoints"):
         facts = product.facts
         if "part" not in facts:  # version 1 took raw weights beside an average without a word
             continue
         if tuple(map(facts.get, _ASKED)) != (asked, architecture, part):
             continue
-        if all(_fingerprint(file[0]) == file for file in facts["files"]):
+        # Addresses in a record have lost their secrets, which opening them may need.
+        addresses = (file[0].replace(asked, url, 1) for file in facts["files"])
+        if list(map(_fingerprint, addresses)) == facts["files"]:
             return product
     return None
 
@@ -136,12 +139,12 @@ def inspect_checkpoint(
     from soapworks.backbones import build_backbone, open_checkpoint
 
     checkpoint = open_checkpoint(identifier, architecture=architecture, part=part)
-    files = [list(fingerprint) for fingerprint in checkpoint.fingerprint()]
+    files = [[redact(address), *facts] for address, *facts in checkpoint.fingerprint()]
     backbone = build_backbone(checkpoint)
     return Identity(
         **{field.name: getattr(backbone, field.name) for field in fields(BackboneInfo)},
-        identifier=identifier,
-        asked=_asked(identifier),
+        identifier=redact(identifier),
+        asked=redact(_asked(identifier)),
         asked_architecture=architecture,
         files=files,
         digest=checkpoint.digest,
@@ -167,6 +170,7 @@ def _asked(identifier: str) -> str:
 
 def _fingerprint(address: str) -> list[Any] | None:
     try:
-        return facts_of(address)
+        facts = facts_of(address)
+        return facts and [redact(facts[0]), *facts[1:]]
     except RemoteError:
         return None  # opening the checkpoint reports what is wrong

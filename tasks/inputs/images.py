@@ -11,6 +11,7 @@ from soapworks.errors import ImageError, InputError
 from soapworks.images.findings import Findings, ImageFile
 from soapworks.images.listing import MAX_FILE_BYTES, ImageFolder, open_folder, sample_images
 from soapworks.images.reading import ImageFacts, check_image, may_read_now
+from soapworks.names import redact
 from soapworks.storage_schemas.layout.manifest import (
     IMAGES_TABLE,
     UNREADABLE_TABLE,
@@ -134,7 +135,7 @@ def publish_manifest(store: Store, images: str, manifest: Manifest) -> Product:
         for name, data in manifest.to_files().items():
             attempt.writer.write(name, data)
         return {
-            "folder": open_folder(images).url,
+            "folder": redact(open_folder(images).url),
             "n_images": manifest.n_images,
             "n_segments": len(manifest.segments),
             "n_unreadable": len(manifest.unreadable),
@@ -186,6 +187,7 @@ def _inspect(
 
 def _earlier_manifests(store: Store, url: str) -> list[tuple[bool, Manifest]]:
     """Return (is of the same folder, manifest), same folder and newest first."""
+    url = redact(url)
     products = sorted(
         store.products("images"),
         key=lambda p: (p.record["facts"].get("folder") == url, p.record["created"]),

@@ -161,7 +161,10 @@ def _elsewhere(checkpoint: str, asked: str) -> str:
     A timm name goes before a folder of the same name, whose path was remembered.
     """
     from soapworks.backbones.architectures import is_timm_name
+    from soapworks.remote import is_url
 
+    if is_url(checkpoint):
+        return checkpoint
     is_bare = Path(checkpoint).name == checkpoint and asked != checkpoint
     return checkpoint if is_bare and is_timm_name(checkpoint) else asked
 

@@ -14,6 +14,7 @@ from soapworks.errors import (
     StoreError,
     UnreachableError,
 )
+from soapworks.names import one_line
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.plan.bounded_yaml import load_yaml
@@ -56,6 +57,11 @@ class ModelEntry(Settings):
     @classmethod
     def _join(cls, value: Any) -> Any:
         return ",".join(value) if isinstance(value, list) else value
+
+    @property
+    def label(self) -> str:
+        """The checkpoint as it is shown."""
+        return one_line(self.checkpoint)
 
     def request(self, images: str, common: ScoreSettings, options: RunOptions) -> ScoreRequest:
         """Return the request for this model's scores.

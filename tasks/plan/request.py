@@ -6,6 +6,7 @@ store knows, so any process that reaches the store can do any stage.
 
 from functools import lru_cache
 
+from soapworks.names import one_line
 from soapworks.storage_schemas.layout.manifest import Manifest
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.inputs.checkpoint import Identity, read_identity
@@ -22,6 +23,11 @@ class IndexRequest(Settings):
     """Folder of photographs, as a path or URL."""
     settings: ScoreSettings = ScoreSettings()
     options: RunOptions = RunOptions()
+
+    @property
+    def folder_label(self) -> str:
+        """The folder as it is shown."""
+        return one_line(self.images)
 
     def store(self) -> Store:
         """Return the store of the request."""
@@ -40,6 +46,11 @@ class ScoreRequest(IndexRequest):
     def asked(self) -> tuple[str, str | None, str | None]:
         """Identifier, architecture and part of the checkpoint."""
         return self.checkpoint, self.architecture, self.settings.part
+
+    @property
+    def label(self) -> str:
+        """The checkpoint as it is shown."""
+        return one_line(self.checkpoint)
 
     def planned(self, manifest: str, identity: str) -> "PlannedRequest":
         """Return the request with the keys of its manifest and its checkpoint's identity.

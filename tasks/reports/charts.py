@@ -85,12 +85,13 @@ def by_rank(scores: pd.DataFrame) -> str:
         axes.plot(rank, si, color=_COLOURS["line"], linewidth=1.2, **look)
         _draw_limits(axes)
         axes.set_xscale("log")
-        axes.set_xlim(0.9, max(rank[-1] * 1.1, 2))
+        last = rank[-1] if len(rank) else 1  # an old store's layer may have no score at all
+        axes.set_xlim(0.9, max(last * 1.1, 2))
         ticks = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-        axes.set_xticks([tick for tick in ticks if tick <= rank[-1]])
+        axes.set_xticks([tick for tick in ticks if tick <= last])
         axes.get_xaxis().set_major_formatter(lambda value, _: f"{value:g}")
         axes.get_xaxis().set_minor_locator(_no_ticks())
-        axes.set_ylim(min(0.6, float(np.min(si - error)) - 0.02), 1.005)
+        axes.set_ylim(min(0.6, float(np.min(si - error, initial=1)) - 0.02), 1.005)
         axes.set_xlabel("rank of the component, highest SI first")
         axes.set_ylabel("SI")
 
@@ -118,7 +119,8 @@ def by_layer(
             place, si, yerr=bars, color=_COLOURS["line"], marker="o", markersize=4, capsize=3
         )
         _draw_limits(top)
-        top.set_ylim(min(0.6, float(np.min(np.asarray(si) - bars)) - 0.02), 1.005)
+        lowest = np.nan_to_num(np.asarray(si, float) - bars, nan=1.0).min()
+        top.set_ylim(min(0.6, float(lowest) - 0.02), 1.005)
         top.set_ylabel("highest SI")
         below.bar(place, [100 * one for one in share], color=_COLOURS["accent"], width=0.6)
         below.set_ylim(0, max(1.0, 110 * max(share)))

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
-from soapworks.storage_schemas.layout.layer_summary import LayerSummary
+from soapworks.storage_schemas.layout.layer_summary import NO_SCORE, LayerSummary, scores_nothing
 from soapworks.storage_schemas.layout.names import slug
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
 from soapworks.storage_schemas.layout.tables import (
@@ -219,7 +219,10 @@ def _kept(store: Store) -> pd.DataFrame:
         data = place.read_bytes(limit=MAX_BYTES)
         if len(data) > MAX_BYTES:
             raise DamagedProductError(f"it is longer than {MAX_BYTES >> 20} MiB")
-        return _typed(read_table(data, "the leaderboard", COLUMNS))
+        table = _typed(read_table(data, "the leaderboard", COLUMNS))
+        lost = scores_nothing(table["n_invariant"], table["invariant_variance_share"])
+        table.loc[lost, list(NO_SCORE)] = list(NO_SCORE.values())
+        return table
     except MissingProductError:
         return _empty()
     # What pyarrow raises for bytes that are no table is not one family.

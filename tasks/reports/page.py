@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -130,7 +131,7 @@ def make_page(
         "report.html",
         checkpoint=checkpoint,
         layers=layers,
-        top=max(layers, key=lambda layer: layer["top_si"]),
+        top=layers[int(rows["top_si"].fillna(-1.0).argmax())],
         last=layers[-1],
         chart=_drawn(chart),
         identity=_identity(store, rows["weights"].iloc[0]),
@@ -223,9 +224,9 @@ def _groups(table: pd.DataFrame) -> list[dict[str, Any]]:
     for rows in comparisons(table.sort_values([*COMPARABLE, "made", "key"])):
         pages = []
         for name, some in rows.groupby("page", sort=True):
-            top = some.sort_values("top_si", kind="stable").iloc[-1]
+            top = some.sort_values("top_si", kind="stable", na_position="first").iloc[-1]
             pages.append({"name": name, "n_layers": some["layer"].nunique(), **top.to_dict()})
-        pages.sort(key=lambda page: (-page["top_si"], page["name"]))
+        pages.sort(key=lambda page: (-np.nan_to_num(page["top_si"]), page["name"]))
         groups.append({"first": rows.iloc[0].to_dict(), "pages": pages})
     return sorted(groups, key=lambda group: not group["first"]["comparison"])
 

@@ -108,9 +108,11 @@ def top_components(store: Store, layer: LayerPlan, n: int = N_TOP) -> bytes:
 
 
 def scores_of(head: Product) -> pd.DataFrame:
-    """Return the score table that lies beside a head."""
+    """Return the score table that lies beside a head; without variance there is no score."""
     n_rows = head.facts.get("n_components")
-    return read_scores(head.read(SCORES_TABLE), HEAD_SCORES, n_rows=n_rows)
+    table = read_scores(head.read(SCORES_TABLE), HEAD_SCORES, n_rows=n_rows)
+    table.loc[table["explained_variance"] == 0, ["si", "standard_error"]] = np.nan
+    return table
 
 
 def best(table: pd.DataFrame, n: int) -> pd.DataFrame:

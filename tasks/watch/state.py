@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from soapworks.errors import DamagedProductError, MissingProductError, StoreError
 from soapworks.images.listing import open_folder
+from soapworks.names import redact
 from soapworks.storage_schemas.layout.names import decode, encode, slug
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.store import Store
@@ -113,7 +114,8 @@ class Watch:
         """Write a state; the caller holds the lease on the checkpoint."""
         about = self.place / ABOUT
         if about.size() is None:
-            about.create(encode({"format": FORMAT, **self._asked()}))
+            asked = {k: redact(v) if isinstance(v, str) else v for k, v in self._asked().items()}
+            about.create(encode({"format": FORMAT, **asked}))
         document = {"format": FORMAT, **state.model_dump(mode="json")}
         (self.address(state.path) / STATE).write_bytes(encode(document))
 

@@ -45,6 +45,13 @@ def test_an_error_that_nobody_knows_is_no_band() -> None:
     assert "nan" not in by_rank(scores(float("nan"))).lower()
 
 
+@pytest.mark.parametrize("n", [0, 1])
+def test_what_has_no_score_is_not_drawn(n: int) -> None:
+    some = [0.8] * n + [float("nan")] * (3 - n)
+    assert "nan" not in by_rank(scores().assign(si=some)).lower()
+    assert "nan" not in by_layer(["a", "b", "c"], some, [0.01] * 3, [0.0] * 3).lower()
+
+
 def test_names_of_layers_are_no_markup() -> None:
     hostile = "<script>alert(1)</script>--><b>$x$&"
     chart = by_layer([hostile], [0.9], [0.01], [0.5])

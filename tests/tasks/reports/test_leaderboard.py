@@ -9,7 +9,11 @@ import pytest
 
 from soapworks.errors import StoreError
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
-from soapworks.storage_schemas.layout.tables import LEADERBOARD
+from soapworks.storage_schemas.layout.tables import (
+    LEADERBOARD,
+    LEADERBOARD_TABLE,
+    write_table,
+)
 from soapworks.storage_schemas.publishing.records import encode_record
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Event, Notice
@@ -76,6 +80,26 @@ def test_it_says_what_a_run_came_to(request_of: Callable[..., ScoreRequest]) -> 
             assert found[name] == row[name], name
         assert f"{store.url}/{found['head']}" == row["head"]
     assert table["comparison"].nunique() == 1
+
+
+COLLAPSED = {"top_si": 1.0, "n_invariant": 24, "invariant_variance_share": 0.0}
+"""Facts that version 0.1 stored of a layer whose features are all equal."""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("order", ["model", "top-si", "above", "variance", "error"])
+def test_a_layer_without_a_score_never_leads(place: Store, order: str, kept: bool) -> None:
+    publish_head(place, 1, **COLLAPSED, top_standard_error=0.0)
+    publish_head(place, 2, top_si=0.8)
+    table = read_leaderboard(place)
+    if kept:  # as version 0.1 kept it
+        table.loc[table["weights"] == digit(1), list(COLLAPSED)] = list(COLLAPSED.values())
+        (place.location / LEADERBOARD_TABLE).write_bytes(write_table(table, LEADERBOARD))
+        table = read_leaderboard(place)
+    first, last = rows_of(filter_rows(table, order=order))
+    assert (first["weights"], last["weights"]) == (digit(2), digit(1))
+    assert last["n_invariant"] == 0
+    assert pd.isna(last["top_si"])
 
 
 def test_an_error_that_nobody_knows(place: Store) -> None:

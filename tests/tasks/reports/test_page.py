@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from soapworks.errors import MissingProductError
+from soapworks.errors import MissingProductError, StoreError
 from soapworks.storage_schemas.layout.recipes import HeadRecipe
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES_TABLE, write_scores
 from soapworks.storage_schemas.store import Attempt, Store
 from soapworks.tasks.plan.recipes import CheckpointPlan, Missing
 from soapworks.tasks.plan.request import ScoreRequest, plan_of
-from soapworks.tasks.reports.leaderboard import read_leaderboard
-from soapworks.tasks.reports.page import make_page, publish_pages, write_report
+from soapworks.tasks.reports.leaderboard import read_leaderboard, update_leaderboard
+from soapworks.tasks.reports.page import Page, make_page, publish_pages, write_report
 from soapworks.tasks.reports.summary import summarize
 from soapworks.tasks.stages.respond import read_responses
 from tests.tasks.conftest import run_stages
@@ -185,6 +185,43 @@ def test_the_list_has_only_pages_that_are_there(store: Store, plan: CheckpointPl
     place = write_report(store, plan)
     listed = Elements((place.parent / "index.html").read_bytes()).seen
     assert [attributes["href"] for tag, attributes in listed if tag == "a"] == [place.name]
+
+
+def test_a_layer_without_a_score_is_not_the_best_of_its_page(tmp_path: Path) -> None:
+    store = Store(tmp_path / "by_hand")
+    collapsed = {"top_si": 1.0, "n_invariant": 24, "invariant_variance_share": 0.0}
+    publish_head(store, 1, "blocks.0", **collapsed)
+    publish_head(store, 1, "norm", scores=2, top_si=0.8)
+    publish_head(store, 3, "norm", **collapsed)
+    table = read_leaderboard(store)
+    pages = [Page(name, "a checkpoint", b"page") for name in table["page"].unique()]
+    places = publish_pages(store, pages)
+    words = Elements((places[0].parent / "index.html").read_bytes()).words
+    figures = [word for word in map(str.strip, words) if word in ("0.8000", "1.0000", "–")]
+    assert figures[0] == "0.8000"
+    assert "1.0000" not in figures
+
+
+@pytest.mark.parametrize("linked", ["reports", "reports/page.html", "reports/index.html"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, linked: str) -> None:
+    store, outside = Store(tmp_path / "by_hand"), tmp_path / "outside"
+    publish_head(store)
+    link = tmp_path / "by_hand" / linked
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if linked == "reports":
+        outside.mkdir()
+    else:
+        outside.write_text("not ours")
+    link.symlink_to(outside)
+    pages = [Page("page.html", "a checkpoint", b"page")]
+    if linked == "reports":
+        for write in (lambda: publish_pages(store, pages), lambda: update_leaderboard(store)):
+            with pytest.raises(StoreError, match="reports is a symbolic link"):
+                write()
+        assert list(outside.iterdir()) == []
+    else:
+        publish_pages(store, pages)
+        assert outside.read_text() == "not ours"
 
 
 def test_a_page_that_is_not_there(store: Store) -> None:
