@@ -17,6 +17,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from soapworks.errors import EngineError, InputError, SoapworksError, user_message
 from soapworks.flows.engine.artifacts import publish_curve
 from soapworks.flows.score import score_checkpoints
+from soapworks.names import one_line
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
 from soapworks.tasks.executors.child import call_in_child, relay_logs
@@ -263,7 +264,7 @@ def _notices_in_the_run_log() -> Iterator[None]:
 
     def listener(event: Event) -> None:
         if isinstance(event, Notice | Waiting):
-            logger.info(event.message)
+            logger.info(one_line(event.message))
 
     with listening(listener):
         yield

@@ -43,13 +43,16 @@ def watch(
 
     At any depth, weights files (.safetensors, .pth, .pt, .bin, .ckpt) and folders in the Hugging
     Face form (with model.safetensors or pytorch_model.bin) count; hidden and temporary names
-    (.tmp, .part, ~) and symbolic links do not. A checkpoint is scored once two listings found it
+    (.tmp, .part, ~), symbolic links and trainers' other files (optimizer.pt, rng_state*.pth,
+    training_args.bin) do not. A checkpoint is scored once two listings found it
     unchanged, or at once where NAME.done lies beside it, written after it.
 
-    A failure is retried after a pause that doubles; an error of the checkpoint itself (no weights,
-    another architecture) once more only. A changed file starts afresh, and so does everything with
-    --retry. The state of every checkpoint is kept in the store below watch/, so a watch that was
-    stopped or killed goes on, and several may watch the same folder.
+    Each is scored in a process of its own, abandoned after --stall-seconds without progress. A
+    failure is retried after a pause that doubles; an error of the checkpoint itself (another
+    architecture) once more only; a file without a backbone is ignored. A changed file starts
+    afresh, and so does everything with --retry. The state of every checkpoint is kept in the store
+    below watch/, so a watch that was stopped or killed goes on, and several may watch the same
+    folder.
 
     Checkpoints that are named by a step (step_1000.safetensors, checkpoint-1000/, epoch_3.pth)
     make a curve, SI against step: a picture and a table in the store below watch/.

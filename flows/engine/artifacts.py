@@ -17,7 +17,7 @@ from prefect.artifacts import (
 )
 
 from soapworks.flows.display.tables import LAYER_HEADINGS, cell, layer_cells
-from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
+from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary, figure
 from soapworks.storage_schemas.layout.names import slug
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.tasks.watch.curves import Curve
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_STEPS = 50
 """Steps in a curve's table: the newest; the store has all."""
+
+_SHARE = "invariant_variance_share"
 
 
 def publish_summary(layers: Sequence[LayerSummary]) -> None:
@@ -119,10 +121,8 @@ def curve_in_markdown(curve: Curve) -> str:
     layers = list(dict.fromkeys(table["layer"]))
     rows = []
     for step, of_step in list(table.groupby("step"))[-_MAX_STEPS:]:
-        by_layer = {
-            row.layer: f"{row.top_si:.4f} ({row.invariant_variance_share:.1%})"
-            for row in of_step.itertuples()
-        }
+        facts = zip(*(of_step[n] for n in ("layer", "top_si", _SHARE)), strict=True)
+        by_layer = {layer: f"{figure(si)} ({share:.1%})" for layer, si, share in facts}
         rows.append([str(step), *(by_layer.get(layer, "–") for layer in layers)])
     return (
         f"Highest SI, and in brackets the share of the variance above .75. Picture: "

@@ -66,14 +66,15 @@ def tabulate(states: Mapping[str, CheckpointState]) -> "dict[str, pd.DataFrame]"
     ----------
     states
         Of all checkpoints, deleted ones included. Of two with the same step (say, in two formats)
-        the one that was scored later counts.
+        the one that was scored later counts. Layers without a score have NaN.
     """
     import pandas as pd
 
     points: dict[str, dict[int, tuple[TrainingStep, CheckpointState]]] = {}
     for state in sorted(states.values(), key=lambda state: (state.since, state.path)):
         step = step_of(state.path)
-        if step is not None and state.scores:
+        # After a permanent error the scores are those of a content that was replaced.
+        if step is not None and state.scores and not (state.status == "failed" and state.permanent):
             points.setdefault(step.run, {})[step.number] = (step, state)
     tables = {}
     for run, steps in sorted(points.items()):

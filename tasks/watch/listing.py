@@ -7,11 +7,14 @@ At any depth, checkpoints are:
 * any other file with the suffix of a weights file.
 
 Ignored are names that are hidden (``.name``) or temporary (``.tmp``, ``.part``, ``.partial``,
-``~`` at the end), empty files, and symbolic links (``last.pt`` is listed by its own name).
+``~`` at the end), empty files, symbolic links (``last.pt`` is listed by its own name), and the
+files in which trainers keep other states than a model's (``optimizer.pt``, ``rng_state_0.pth``).
 A marker is a file ``NAME.done`` beside the checkpoint ``NAME``.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Container, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -31,6 +34,12 @@ MARKER = ".done"
 """Suffix of a marker's name."""
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".swp", "~")
+
+NO_CHECKPOINTS = (
+    *("optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin", "scaler.pt"),
+    *("rng_state*.pth", "training_args.bin", "*optim_states.pt", "sampler*.bin"),
+)
+"""Globs on the names (lower case) of trainers' files that hold no model: never opened."""
 
 Files = Mapping[str, tuple[int, str]]
 """Path below the folder -> bytes and fingerprint."""
@@ -77,7 +86,7 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
     }
     found = []
     for folder in whole:
-        if any(other != folder and folder.startswith(f"{other}/") for other in whole):
+        if _is_inside(folder, whole):
             continue
         weights = next(
             path
@@ -87,10 +96,17 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
         facts = visible[weights]
         config = visible.get(f"{folder}/{CONFIG_NAME}", (0, "none"))
         # Its other files (optimizer, progress of the training) do not change the weights.
-        found.append((folder, facts[0], f"{facts[1]} {CONFIG_NAME}={config[1]}"))
+        fingerprint = f"{facts[1]} {CONFIG_NAME}={config[1]}"
+        if weights.endswith(INDEX_NAMES):
+            shards = sorted(
+                f"{path} {visible[path][1]}"
+                for path in visible
+                if path.rpartition("/")[0] == folder and has_weights_suffix(path)
+            )
+            fingerprint += f" shards={hashlib.sha256(json.dumps(shards).encode()).hexdigest()}"
+        found.append((folder, facts[0], fingerprint))
     for path, (n_bytes, fingerprint) in visible.items():
-        inside = any(path.startswith(f"{folder}/") for folder in whole)
-        if not inside and has_weights_suffix(path):
+        if has_weights_suffix(path) and not _is_inside(path, whole):
             found.append((path, n_bytes, fingerprint))
     return [
         CheckpointFile(path, fingerprint, n_bytes, visible.get(path + MARKER, (0, ""))[1])
@@ -99,11 +115,16 @@ def checkpoints_among(files: Files) -> list[CheckpointFile]:
     ]
 
 
-def _is_ignored(path: str) -> bool:
+def _is_inside(path: str, folders: Container[str]) -> bool:
+    """Return whether a path lies below one of the folders."""
     parts = path.split("/")
-    return any(
-        part in ("", ".", "..") or part.startswith(".") or part.lower().endswith(_TEMPORARY)
-        for part in parts
+    return any("/".join(parts[:n]) in folders for n in range(1, len(parts)))
+
+
+def _is_ignored(path: str) -> bool:
+    parts = path.lower().split("/")
+    return any(fnmatchcase(parts[-1], name) for name in NO_CHECKPOINTS) or any(
+        part in ("", "..") or part.startswith(".") or part.endswith(_TEMPORARY) for part in parts
     )
 
 

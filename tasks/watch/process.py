@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from soapworks.backbones.files.names import CONFIG_NAME, WEIGHTS_NAMES
-from soapworks.errors import InputError, StoreError
+from soapworks.errors import InputError, NotACheckpointError, StoreError
 from soapworks.images.listing import open_folder
-from soapworks.remote import drop_copy, is_url
+from soapworks.names import one_line
+from soapworks.remote import RemoteError, drop_copy, is_url, names_in
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary, figure
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.locations.location import Location
@@ -29,6 +29,7 @@ from soapworks.tasks.watch.rules import (
     CheckpointState,
     Decision,
     decide,
+    is_given_up,
     is_permanent,
     next_attempt,
 )
@@ -44,8 +45,9 @@ class Outcome:
     """Path below the watched folder."""
     checkpoint: str
     """Identifier under which it is scored."""
-    outcome: Literal["scored", "failed", "announced", "left"]
-    """``left``: another process scores it, or it changed or vanished meanwhile."""
+    outcome: Literal["scored", "failed", "ignored", "announced", "left"]
+    """``left``: another process scores it, or it changed or vanished meanwhile; ``ignored``: it has
+    no backbone."""
     why: str = ""
     """Of a failure: the reason, and when it is tried again; why one was left."""
     attempts: int = 0
@@ -118,7 +120,14 @@ def process_checkpoint(
                 claimed.put_back()
                 emit(Notice(f"{path}: {(why := 'changed or vanished meanwhile')}"))
                 return Outcome(path, identifier, "left", why)
+            if isinstance(error, NotACheckpointError):
+                why = claimed.ignored(callbacks.user_message(error)).reason
+                _drop_copies(identifier)
+                emit(Notice(f"{path}: ignored: {why}"))
+                return Outcome(path, identifier, "ignored", why, state.attempts)
             state = claimed.failed(error, callbacks.user_message(error))
+            if is_given_up(state, watch.watching):
+                _drop_copies(identifier)
             why = f"{state.reason.rstrip('.')}; {next_attempt(state, watch.watching)}"
             emit(Notice(f"{path}: failed (attempt {state.attempts}): {why}"))
             callbacks.notify("failed", state)
@@ -194,9 +203,13 @@ class ClaimedCheckpoint:
         return self._remember(
             status="failed",
             announcements=0,
-            reason=" ".join(message.split())[:1000],
+            reason=_reason(message),
             permanent=is_permanent(error),
         )
+
+    def ignored(self, message: str) -> CheckpointState:
+        """Remember that it has no backbone, and why."""
+        return self._remember(status="ignored", announcements=0, reason=_reason(message), scores=())
 
     def put_back(self) -> None:
         """Undo an attempt that ended for no reason of the checkpoint's."""
@@ -230,10 +243,13 @@ class ClaimedCheckpoint:
 
     def is_unchanged(self) -> bool:
         """Return whether the checkpoint is there as it was when it was claimed."""
-        return any(
-            (file.path, file.fingerprint) == (self._state.path, self._state.fingerprint)
-            for file in list_checkpoints(self._watch.folder)
-        )
+        try:
+            files = list_checkpoints(self._watch.folder)
+        except Exception:
+            self.put_back()
+            raise
+        claimed = (self._state.path, self._state.fingerprint)
+        return any((file.path, file.fingerprint) == claimed for file in files)
 
     def _remember(self, **changes: Any) -> CheckpointState:
         self._state = self._state.model_copy(update={**changes, "since": now_by(self._clock)})
@@ -272,8 +288,13 @@ def _claim(watch: Watch, file: CheckpointFile, clock: Clock) -> Iterator[Claimed
 def _drop_copies(checkpoint: str) -> None:
     """Delete the local copies of a checkpoint: a training run's would fill this machine's disk."""
     if is_url(checkpoint):
-        for name in ("", *(f"/{name}" for name in (*WEIGHTS_NAMES, CONFIG_NAME))):
-            drop_copy(checkpoint + name)
+        with suppress(RemoteError, InputError):
+            for name in ("", *(f"/{name}" for name in names_in(checkpoint))):
+                drop_copy(checkpoint + name)
+
+
+def _reason(message: str) -> str:
+    return " ".join(one_line(message).split())[:1000]
 
 
 def _digest(layer: LayerSummary) -> str:

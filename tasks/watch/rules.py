@@ -34,7 +34,7 @@ DRAWN = (
 
 _PERMANENT = CheckpointError | LayerError | InputError | HeadError | PrecisionError | StalledError
 
-Verdict = Literal["due", "settling", "held", "waiting", "announced", "given up", "done"]
+Verdict = Literal["due", "settling", "held", "waiting", "announced", "given up", "ignored", "done"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class CheckpointState(Settings):
     """Of the content that the rest is about."""
     marker: str = ""
     """Identity of the marker of this content: later content needs another."""
-    status: Literal["announced", "started", "scored", "failed"]
+    status: Literal["announced", "started", "scored", "failed", "ignored"]
+    """``ignored``: a readable file without a backbone, such as an optimizer's state."""
     attempts: int = Field(0, ge=0)
     """Times that scoring this content was started."""
     announcements: int = Field(0, ge=0)
@@ -72,7 +73,7 @@ class CheckpointState(Settings):
     since: AwareDatetime
     """When it came into this status."""
     reason: str = ""
-    """Of a failure: one sentence."""
+    """Why it failed or is ignored: one sentence."""
     permanent: bool = Field(False, alias="lasting")
     """Of a failure: whether the error will not go away by waiting."""
     digest: str = ""
@@ -169,9 +170,11 @@ def decide(
     if options.retry:
         return is_("due", "retry requested")
     reason = state.reason
+    if state.status == "ignored":
+        return is_("ignored", reason)
     if state.status == "started":
         reason = "the process that scored it ended early"
-    if state.attempts >= _allowed(state, options):
+    if is_given_up(state, options):
         return is_("given up", f"{reason} (attempt {state.attempts})")
     if state.status == "started":
         return is_("due", reason)
@@ -182,17 +185,19 @@ def decide(
     return is_("due", f"attempt {state.attempts + 1}")
 
 
+def is_given_up(state: CheckpointState, options: WatchOptions) -> bool:
+    """Return whether a checkpoint that failed is not tried again."""
+    permanent = state.status == "failed" and state.permanent
+    allowed = min(PERMANENT_ATTEMPTS, options.max_attempts) if permanent else options.max_attempts
+    return state.attempts >= allowed
+
+
 def next_attempt(state: CheckpointState, options: WatchOptions) -> str:
     """Return in words when a failed checkpoint is tried again."""
-    if state.attempts >= _allowed(state, options):
+    if is_given_up(state, options):
         return (
             f"given up after {state.attempts} attempt{'s' if state.attempts > 1 else ''}; a "
             "changed file, or --retry, starts afresh"
         )
     pause = retry_delay(state.attempts, options.backoff_seconds, options.max_backoff_seconds)
     return f"tried again in {timedelta(seconds=round(pause))}"
-
-
-def _allowed(state: CheckpointState, options: WatchOptions) -> int:
-    permanent = state.status == "failed" and state.permanent
-    return min(PERMANENT_ATTEMPTS, options.max_attempts) if permanent else options.max_attempts

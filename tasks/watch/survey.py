@@ -22,7 +22,7 @@ from soapworks.tasks.watch.steps import order
 POLL_SECONDS = 0.5
 """Seconds between two looks at the lease of another process."""
 
-_NEWS = ("settling", "held", "waiting", "announced", "given up")
+_NEWS = ("settling", "held", "waiting", "announced", "given up", "ignored")
 _observed = Observations()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from soapworks.storage_schemas.store import Store
 from tests.small import write_checkpoint, write_photographs
@@ -73,7 +74,9 @@ def events(api: str, place: Path, n: int) -> list[dict[str, Any]]:
 
 def test_two_commands_at_once_do_everything_once(place: Path, prefect_server: str) -> None:
     write_checkpoint(place / "checkpoints/step_2000", seed=2)
-    (place / "checkpoints/optimizer.pt").write_bytes(b"no tensors")
+    (place / "checkpoints/optimizer.pt").write_bytes(b"never opened")
+    (place / "checkpoints/step_3.pt").write_bytes(b"no tensors")
+    torch.save({"epoch": 3}, place / "checkpoints/trainer.pt")
     running = [
         subprocess.Popen(
             command(place, "--once", "--json"),
@@ -90,7 +93,8 @@ def test_two_commands_at_once_do_everything_once(place: Path, prefect_server: st
     outcomes = [{one["path"]: one["outcome"] for one in json.loads(out)} for out, _ in both]
     done = sorted((path, what) for each in outcomes for path, what in each.items())
     assert [one for one in done if one[1] != "left"] == [
-        *(("optimizer.pt", "failed"), ("step_1000", "scored"), ("step_2000", "scored"))
+        *(("step_1000", "scored"), ("step_2000", "scored"), ("step_3.pt", "failed")),
+        ("trainer.pt", "ignored"),
     ]
     # Who failed says so, in a sentence and by its status.
     for process, (_, said), each in zip(running, both, outcomes, strict=True):
@@ -99,12 +103,13 @@ def test_two_commands_at_once_do_everything_once(place: Path, prefect_server: st
     assert len(Store(place / "store").products("heads")) == 2
     told = [
         (one["event"].rpartition(".")[2], one["payload"]["path"], one["payload"]["step"])
-        for one in events(prefect_server, place, 6)
+        for one in events(prefect_server, place, 7)
     ]
     assert sorted(told) == [
-        *(("arrived", "optimizer.pt", None), ("arrived", "step_1000", 1000)),
-        *(("arrived", "step_2000", 2000), ("failed", "optimizer.pt", None)),
-        *(("scored", "step_1000", 1000), ("scored", "step_2000", 2000)),
+        *(("arrived", "step_1000", 1000), ("arrived", "step_2000", 2000)),
+        *(("arrived", "step_3.pt", 3), ("arrived", "trainer.pt", None)),
+        *(("failed", "step_3.pt", 3), ("scored", "step_1000", 1000)),
+        ("scored", "step_2000", 2000),
     ]
     flow_runs = post(
         prefect_server,
@@ -129,7 +134,7 @@ def test_two_commands_at_once_do_everything_once(place: Path, prefect_server: st
         check=False,
     )
     assert (again.returncode, json.loads(again.stdout)) == (0, [])
-    assert "1 waiting, 2 done" in again.stderr
+    assert "1 waiting, 2 done, 1 ignored" in again.stderr
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.tasks.watchers import Clock, Watcher, make_watch
 EARLY = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-def state(path: str, *sis: float, late: int = 0, **more: Any) -> CheckpointState:
+def state(path: str, *sis: float | None, late: int = 0, **more: Any) -> CheckpointState:
     scores = tuple(
         LayerSummary(
             layer=f"blocks.{layer}",
@@ -76,6 +76,26 @@ def test_of_one_step_in_two_formats_the_later_counts() -> None:
     first, second = state("step_1.pt", 0.7, late=1), state("step_1.safetensors", 0.8)
     (run,) = tables(first, second).values()
     assert list(run["top_si"]) == [0.7]
+
+
+def test_a_layer_without_a_score_is_a_gap_and_leads_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (run,) = tables(state("step_1.pt", 0.8, None), state("step_2.pt", 0.9, None)).values()
+    assert list(run["top_si"].isna()) == [False, True] * 2
+    assert run.loc[run["top_si"].idxmax(), "layer"] == "blocks.0"
+    for kind in ("png", "svg"):
+        assert draw(run, title="x", kind=kind)
+    (nothing,) = tables(state("step_1.pt", None), state("step_2.pt", None)).values()
+    assert draw(nothing, title="x", kind="png")
+
+
+def test_scores_of_a_content_that_was_replaced_by_an_unusable_one_leave_the_curve() -> None:
+    old = state("step_1.pt", 0.9)
+    collapsed = old.model_copy(update={"status": "failed", "permanent": True})
+    assert tables(collapsed, state("step_2.pt", 0.8))["step_*"]["step"].tolist() == [2]
+    passing = old.model_copy(update={"status": "failed", "permanent": False})
+    assert tables(passing, state("step_2.pt", 0.8))["step_*"]["step"].tolist() == [1, 2]
 
 
 def test_nothing_scored_is_no_curve() -> None:

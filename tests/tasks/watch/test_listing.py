@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import fsspec
@@ -63,6 +64,52 @@ def test_a_folder_with_a_configuration_and_steps_is_a_folder_of_files() -> None:
 )
 def test_what_is_left_alone(name: str) -> None:
     assert paths(name) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "rng_state_0.pth"),
+        *("training_args.bin", "run/OPTIMIZER.bin", "scheduler.bin"),
+        "global_step9/zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    ],
+)
+def test_other_states_of_a_trainer_are_no_checkpoints(name: str) -> None:
+    assert paths(name, "step_1.pt") == ["step_1.pt"]
+
+
+def test_names_that_only_look_like_a_trainers_are_checkpoints() -> None:
+    names = ["my_optimizer.pt", "optimizer_adam_step_1.pt", "scheduler/step_1.pt"]
+    assert paths(*names) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+)
+def test_every_shard_is_part_of_the_content(name: str) -> None:
+    files = {
+        f"a/{shard}": (5, "f")
+        for shard in (
+            "model.safetensors.index.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        )
+    }
+    (before,) = checkpoints_among(files)
+    (same,) = checkpoints_among({**files, "a/README.md": (1, "g")})
+    (other,) = checkpoints_among({**files, f"a/{name}": (5, "g")})
+    assert before.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_many_folders_take_no_time() -> None:
+    files = {
+        f"run/checkpoint-{n}/{name}": (1, "f")
+        for n in range(3000)
+        for name in ("model.safetensors", "config.json", "optimizer.pt", "a.pt", "b.pt")
+    }
+    started = time.process_time()
+    assert len(checkpoints_among(files)) == 3000
+    assert time.process_time() - started < 5
 
 
 def test_an_empty_file_is_not_there_yet() -> None:

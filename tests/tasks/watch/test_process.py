@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from soapworks.errors import CheckpointError, InputError, StoreError, UnreachableError
+from soapworks.errors import (
+    CheckpointError,
+    InputError,
+    NotACheckpointError,
+    StoreError,
+    UnreachableError,
+)
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.leasing import leases
 from soapworks.storage_schemas.leasing.lease_state import read_lease
@@ -122,11 +128,86 @@ def test_failures_are_remembered_and_back_off(place: Path, watcher: Watcher, clo
 
 def test_a_fault_of_the_checkpoint_itself_is_tried_twice(place: Path, clock: Clock) -> None:
     watcher = Watcher(make_watch(place), clock, CheckpointError("holds no weights"))
-    save(place, "optimizer.pt", "bad")
+    save(place, "step_1.pt", "bad")
     assert "tried again in 0:01:00" in watcher.round()[0].why
     clock.now += 60
     assert "given up after 2 attempts" in watcher.round()[0].why
-    assert watcher.verdicts() == {"optimizer.pt": "given up"}
+    assert watcher.verdicts() == {"step_1.pt": "given up"}
+
+
+@pytest.fixture
+def without_backbone(place: Path, clock: Clock) -> Watcher:
+    save(place, "trainer.pt", "bad")
+    return Watcher(make_watch(place), clock, NotACheckpointError("holds\x1b[2J no tensors"))
+
+
+def test_a_file_without_a_backbone_is_ignored_not_retried(
+    place: Path, without_backbone: Watcher, clock: Clock
+) -> None:
+    watcher = without_backbone
+    (outcome,) = watcher.round()
+    assert (outcome.outcome, outcome.why) == ("ignored", "holds\\x1b[2J no tensors")
+    assert watcher.callbacks.notified == [("arrived", "trainer.pt", 1)]
+    clock.now += 1e7
+    assert watcher.round() == []
+    assert watcher.verdicts() == {"trainer.pt": "ignored"}
+    state = json.loads((watcher.watch.address("trainer.pt") / "state.json").read_bytes())
+    assert (state["format"], state["status"]) == (1, "ignored")
+    assert state["reason"] == outcome.why
+
+
+def test_what_is_ignored_is_read_again_once_it_changes_or_on_request(
+    place: Path, without_backbone: Watcher, clock: Clock
+) -> None:
+    without_backbone.round()
+    again = Watcher(make_watch(place, retry=True), clock, without_backbone.callbacks.fault)
+    assert [one.outcome for one in again.round()] == ["ignored"]
+    save(place, "trainer.pt", "weights")
+    assert [one.outcome for one in without_backbone.round()] == ["scored"]
+
+
+def test_a_folder_that_vanishes_while_a_checkpoint_fails_costs_no_attempt(
+    place: Path, watcher: Watcher
+) -> None:
+    save(place, "step_1.pt", "bad")
+    folder = place / "checkpoints"
+
+    def vanish(_: str) -> None:
+        folder.rename(place / "elsewhere")
+        watcher.callbacks.fault = CheckpointError("is gone")
+        raise watcher.callbacks.fault
+
+    watcher.callbacks.before = vanish
+    with pytest.raises(InputError, match="there is no folder"):
+        watcher.round()
+    (place / "elsewhere").rename(folder)
+    known = watcher.watch.read("step_1.pt")
+    assert known is not None
+    assert known.attempts == 0
+    assert watcher.verdicts() == {"step_1.pt": "due"}
+
+
+def test_one_that_is_replaced_while_it_is_scored_is_scored_again(
+    place: Path, watcher: Watcher
+) -> None:
+    path = save(place, "step_1.pt")
+
+    def replace(_: str) -> None:
+        path.write_text("later weights")
+        watcher.callbacks.before = lambda _: None
+
+    watcher.callbacks.before = replace
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+    assert [one.outcome for one in watcher.round()] == ["scored"]
+    assert watcher.verdicts() == {"step_1.pt": "done"}
+
+
+def test_a_clock_that_goes_back_blocks_nothing(place: Path, watcher: Watcher, clock: Clock) -> None:
+    save(place, "step_1.pt", "bad")
+    watcher.round()
+    wall = clock.now - 1e8
+    clock.time = lambda: wall  # type: ignore[method-assign]
+    assert [one.outcome for one in watcher.round()] == ["failed"]
 
 
 def test_a_fixed_file_is_scored_at_once(place: Path, watcher: Watcher) -> None:
