@@ -37,6 +37,8 @@ class Outcome:
     struck: bool
     """Whether the fault came."""
     forwards: oracle.Forwards
+    published: tuple[str, ...]
+    """Addresses of the products that it published."""
     log: str
 
 
@@ -79,6 +81,7 @@ class Child:
             finished=outcome is not None and outcome["error"] is None,
             struck=(self.folder / "struck").exists(),
             forwards=oracle.forwards(self.folder / "forwards"),
+            published=tuple((self.folder / "published").read_text().split()),
             log=said,
         )
 
@@ -215,15 +218,18 @@ class Arena:
         place = self.scratch()
         store = place / "store"
         more: dict[str, Any] = {"options": {"keep_features": keep, **options}, "sabotage": sabotage}
-        for fault in faults or (None,):
+        for number, fault in enumerate(faults or (None,)):
             outcome = self.start(store, fault, **more).wait()
             if fault and fault.kind in KILLS:
                 assert outcome.exitcode == -signal.SIGKILL or not outcome.struck, outcome.log
             else:
                 assert outcome.finished or outcome.clear, outcome.log
-            if outcome.struck:
-                self.counts[fault.kind if fault else "sabotage"] += 1
+            # In a later run others' work is found: it may end before the step of its fault.
+            assert outcome.struck or number, f"{fault or sabotage} never came"
+            self.counts[fault.kind if fault else "sabotage"] += outcome.struck
             self.check_visible(store)
+            # What was published stays so, whatever is done to the process, or to the machine.
+            assert set(outcome.published) <= set(oracle.published(store)), "a product is gone"
         exact: Any = "layers" if any(fault.kind == "power" for fault in faults) else "passes"
         self.check_recovers(store, keep=keep, exact=exact, **options)
         shutil.rmtree(place)

@@ -50,6 +50,7 @@ def work(job: Job) -> None:
         machine = {**processes.this_machine(), "host": job.host}
         processes.this_machine = lambda: machine  # type: ignore[assignment]
     count_forwards(job.folder / "forwards")
+    note_published(job.folder / "published")
     if job.sabotage:
         job.sabotage(job)
     if job.fault:
@@ -91,6 +92,21 @@ def count_forwards(file: Path) -> None:
         return original(self, images, layers)
 
     Backbone.features = features  # type: ignore[method-assign]
+
+
+def note_published(file: Path) -> None:
+    """Write down every product that was published, once that was promised."""
+    from soapworks.storage_schemas.publishing.attempts import Attempt
+
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    original = Attempt.publish
+
+    def publish(self: Any, facts: dict[str, Any]) -> Any:
+        product = original(self, facts)
+        os.write(log, f"{product.address}\n".encode())
+        return product
+
+    Attempt.publish = publish  # type: ignore[method-assign]
 
 
 def _redirect(log: Path) -> None:

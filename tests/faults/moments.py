@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.faults.primitives import Fault
+from tests.faults.primitives import Fault, plain
 
-_NAMES = re.compile(r"attempt-[0-9a-f]{12}|(?<=\.)[0-9a-f]{32}(?=\.partial)")
 _NUMBERS = re.compile(r"(?<=/c)(/\d+)+|\d{6}(?=\.json)")
 
 
@@ -44,7 +43,7 @@ def moments(steps: Sequence[tuple[str, str]]) -> list[Moment]:
     seen: Counter[tuple[str, str]] = Counter()
     found = []
     for step, path in steps:
-        pattern = _NAMES.sub("*", path)
+        pattern = plain(path)
         seen[step, pattern] += 1
         found.append(Moment(step, pattern, seen[step, pattern]))
     return found

@@ -10,6 +10,8 @@ import fnmatch
 import io
 import os
 import random
+import re
+import shutil
 import signal
 import sys
 import threading
@@ -33,8 +35,8 @@ class Fault:
     """What goes wrong, and when."""
 
     kind: str
-    """kill; power: kill, and lose what was not synced; stop; full, readonly: from then on;
-    broken: EIO once; trace: nothing, the steps are written down."""
+    """kill; power: kill, and lose bytes and names that were not synced; stop; full, readonly: from
+    then on; broken: EIO once; trace: nothing, the steps are written down."""
     at: int = 1
     """Number of the step, counted among those that match, from 1."""
     step: str = "*"
@@ -43,6 +45,14 @@ class Fault:
     """Pattern of its path, relative to the store."""
     seed: int = 0
     """Chooses how much of a torn write arrives, and what a power cut takes."""
+
+
+_RANDOM = re.compile(r"attempt-[0-9a-f]{12}|(?<=\.)[0-9a-f]{32}(?=\.partial)")
+
+
+def plain(path: str) -> str:
+    """Return a path with ``*`` for the names that are random."""
+    return _RANDOM.sub("*", path)
 
 
 class Interference:
@@ -64,6 +74,8 @@ class Interference:
         self._n = 0
         self._random = random.Random(fault.seed)
         self._unsynced: dict[int, str] = {}
+        self._names: dict[str, Path | str | None] = {}
+        self._kept = folder / "kept"
         self._log = (folder / "steps").open("w") if fault.kind == "trace" else None
         self._struck = folder / "struck"
         self._quiet = threading.local()
@@ -82,17 +94,24 @@ class Interference:
             return opened
 
         def sync(fd: int) -> None:
-            if path := self._inside(fd):
+            if (path := self._inside(fd)) is not None:
                 self.step("sync", path)
-            real_sync(fd)
+            with self._lock:  # what is changed while the disk works is not synced yet
+                names = [name for name in self._names if os.path.dirname(name) == path]  # noqa: PTH120
+                known = {name: self._names.pop(name) for name in names}
+            try:
+                real_sync(fd)
+            except OSError:
+                self._names = known | self._names
+                raise
             self._unsynced.pop(os.fstat(fd).st_ino, None)
 
         io.open, os.fsync = open_watched, sync  # type: ignore[assignment]
         sys.addaudithook(self._audit)
 
     def _inside(self, fd: int) -> str | None:
-        path = str(Path(f"/proc/self/fd/{fd}").readlink())
-        return path.removeprefix(self._root) if path.startswith(self._root) else None
+        path = f"{Path(f'/proc/self/fd/{fd}').readlink()}/"
+        return path.removeprefix(self._root)[:-1] if path.startswith(self._root) else None
 
     def _tear(self, path: str) -> Callable[[Callable[[bytes], int], bytes], int]:
         def write(real: Callable[[bytes], int], data: bytes) -> int:
@@ -103,6 +122,8 @@ class Interference:
         return write
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._fault.kind == "power" and not getattr(self._quiet, "on", False):
+            self._keep(event, arguments)
         if event == "open":
             path, _, flags = arguments
             if isinstance(path, str) and isinstance(flags, int) and flags & _WRITING:
@@ -111,6 +132,42 @@ class Interference:
             self._maybe(_ONE_PATH[event], arguments[0])
         elif event in _TWO_PATHS:
             self._maybe(_TWO_PATHS[event], arguments[1])
+
+    def _keep(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Remember what a name stood for when its folder was synced last, before it changes."""
+        changed: list[tuple[Any, Any]] = []
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT:
+            changed = [(arguments[0], -1)]
+        elif event in _ONE_PATH:
+            changed = [(arguments[0], arguments[-1])]
+        elif event in _TWO_PATHS:
+            changed = [(arguments[0], arguments[2]), (arguments[1], arguments[3])]
+        for path, folder in changed:
+            if not isinstance(path, str | os.PathLike):
+                continue
+            place = Path(f"/proc/self/fd/{folder}").readlink() if folder >= 0 else Path.cwd()
+            whole = str(place / os.fspath(path))
+            if not whole.startswith(self._root):
+                continue
+            name = whole.removeprefix(self._root)
+            with self._lock:
+                if name not in self._names:
+                    self._names[name] = self._copy(whole)
+
+    def _copy(self, path: str) -> Path | str | None:
+        """Return a second name of a file, "folder" for a folder, None for nothing."""
+        self._quiet.on = True
+        try:
+            if os.path.isdir(path):  # noqa: PTH112
+                return "folder"
+            self._kept.mkdir(exist_ok=True)
+            copy = self._kept / str(len(os.listdir(self._kept)))  # noqa: PTH208
+            os.link(path, copy)
+        except FileNotFoundError:
+            return None
+        finally:
+            self._quiet.on = False
+        return copy
 
     def _maybe(self, step: str, path: Any) -> None:
         text = os.fspath(path) if not isinstance(path, int) else ""
@@ -154,8 +211,26 @@ class Interference:
         raise OSError(number, os.strerror(number), path)
 
     def _lose(self) -> None:
-        """Do what a power cut does: files that nobody synced are there, with holes or empty."""
+        """Do what a power cut does to all that nobody synced.
+
+        Files are there with holes or empty; each name in a folder, of a file or of a folder with
+        all below it, is what it was when the folder was synced last, or what it became.
+        """
         self._quiet.on = True
+        for name, before in sorted(self._names.items()):
+            # Not the order of threads decides, but the seed and the name.
+            chance = random.Random(f"{self._fault.seed} {plain(name)}")
+            place = Path(self._root + name)
+            if chance.random() < 0.5 or not place.parent.is_dir():
+                continue
+            if place.is_dir() and not isinstance(before, str):
+                shutil.rmtree(place)
+            elif not place.is_dir():
+                place.unlink(missing_ok=True)
+            if isinstance(before, Path):
+                os.link(before, place)
+            elif before is not None:
+                place.mkdir(exist_ok=True)
         for folder, _, names in os.walk(self._root):
             for name in names:
                 file = f"{folder}/{name}"

@@ -1,4 +1,4 @@
-"""Ten injections, one of each kind: the long part does the same many times over."""
+"""One injection of each kind: the long part does the same many times over."""
 
 from tests.faults.arena import Arena
 from tests.faults.many import inject
@@ -8,6 +8,12 @@ SHORT = {
     "a shard is torn": Fault("kill", 2, "write", "features/*/c/*", seed=1),
     "a note is written, not in place": Fault("kill", 3, "rename", "*/parts/block-*", seed=2),
     "power fails before publishing": Fault("power", 1, "link", "features/*/record.json", seed=3),
+    "power fails when the record is named": Fault(
+        "power", 1, "unlink", "features/*/record.json.*", seed=11
+    ),
+    "power fails before the last product": Fault(
+        "power", 1, "link", "heads/*/record.json", seed=12
+    ),
     "published, attempt not closed": Fault("kill", 2, "unlink", "*/record.json.*", seed=4),
     "counts are torn": Fault("kill", 1, "write", "responses/*/counts/c/*", seed=5),
     "the head's record is not there": Fault("kill", 1, "link", "heads/*/record.json", seed=6),
