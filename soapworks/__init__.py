@@ -24,7 +24,7 @@ _HOMES = {
     "invariant_variance_share": "method.scores",
     "rank_components": "method.scores",
     "score_components": "method.scores",
-    "score_errors": "method.scores",
+    "score_errors": "method.jackknife",
     "select_components": "method.weights",
     "semantic_invariance": "method.scores",
     "suppression_weights": "method.weights",
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from soapworks.errors import SoapworksError
     from soapworks.heads.attachment import attach, detach, is_attached
     from soapworks.heads.head import SoapHead, fold
+    from soapworks.method.jackknife import score_errors
     from soapworks.method.moments import Moments
     from soapworks.method.pca import Pca, fit_pca
     from soapworks.method.responses import count_responses
@@ -78,7 +79,6 @@ if TYPE_CHECKING:
         invariant_variance_share,
         rank_components,
         score_components,
-        score_errors,
         semantic_invariance,
     )
     from soapworks.method.weights import select_components, suppression_weights

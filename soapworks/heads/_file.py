@@ -20,6 +20,10 @@ VERSION = "1"
 FILE = "head.safetensors"
 RECORD = "record.json"
 
+#: A head of 16,384 channels takes a quarter of it.
+MAX_BYTES = 2**32
+MAX_RECORD_BYTES = 2**26
+
 _CURE = "export the head again"
 
 
@@ -112,16 +116,22 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, str]:
     DamagedProductError
         When the bytes are not those that were written.
     HeadError
-        When the completion record cannot be understood.
+        When it is no file of a head's size, or the completion record cannot be understood.
+    StoreError
+        When it cannot be read.
     """
     place = Path(path)
-    if not place.exists():
+    try:
+        there = place.exists()
+    except OSError as error:  # a name that no file can have, a folder that may not be entered
+        raise StoreError(f"{place} cannot be read ({error.strerror}); give another path") from error
+    if not there:
         raise MissingProductError(
             f"there is no head at {place}; give a head.safetensors or a head's folder on this "
             "machine (bytes from elsewhere go to SoapHead.from_bytes)"
         )
     if not place.is_dir():
-        data, record = place.read_bytes(), place.absolute().parent.parent / RECORD
+        data, record = _read(place, MAX_BYTES), place.absolute().parent.parent / RECORD
         # A copy elsewhere has no record to be compared with.
         in_store = place.name == FILE and place.absolute().parent.name.startswith("attempt-")
         if in_store and record.is_file():
@@ -138,15 +148,30 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, str]:
             f"{place} names {file.parent.name}, but {FILE} is gone from it; run the command that "
             "makes the head again"
         )
-    data = file.read_bytes()
+    data = _read(file, MAX_BYTES)
     _compare(data, file, record)
     return data, str(file)
+
+
+def _read(file: Path, limit: int) -> bytes:
+    try:
+        if not file.is_file():
+            raise HeadError(f"{file} is not a file; give a head.safetensors or a head's folder")
+        with file.open("rb") as opened:
+            data = opened.read(limit + 1)
+    except OSError as error:
+        raise StoreError(
+            f"{file} cannot be read ({error.strerror}); check its permissions and its disk"
+        ) from error
+    if len(data) > limit:
+        raise HeadError(f"{file} is larger than {limit} bytes, which no head is; {_CURE}")
+    return data
 
 
 def _recorded(record: Path) -> tuple[str, str]:
     """Return the attempt that a completion record names, and the digest of the head in it."""
     try:
-        document = json.loads(record.read_text())
+        document = json.loads(_read(record, MAX_RECORD_BYTES))
         attempt, digest = document["attempt"], document["files"][FILE]["sha256"]
         usable = attempt == Path(attempt).name and attempt not in ("", "..")
     except (ValueError, KeyError, TypeError, RecursionError) as error:

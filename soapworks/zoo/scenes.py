@@ -47,7 +47,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene: the photograph and what is in it."""
+    """One scene: the image and what is in it."""
 
     image: NDArray[np.uint8]
     """Pixels (row, column, channel), RGB."""
@@ -83,8 +83,8 @@ def render_scene(index: int, *, size: int = 96, seed: int = 0) -> Scene:
     """
     if index < 0 or seed < 0 or size < 8:
         raise InputError(
-            f"A scene needs index >= 0, seed >= 0 and size >= 8; got index {index}, seed {seed}, "
-            f"size {size}."
+            "a scene needs index >= 0, seed >= 0 and size >= 8, not index "
+            f"{index}, seed {seed}, size {size}"
         )
     rng = np.random.default_rng([seed, index])
     things = _place_things(rng)

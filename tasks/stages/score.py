@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from soapworks.method.jackknife import score_errors
 from soapworks.method.scores import (
     INVARIANCE_THRESHOLD,
     invariant_variance_share,
     rank_components,
     score_components,
-    score_errors,
 )
 from soapworks.storage_schemas.layout.recipes import ScoresRecipe
 from soapworks.storage_schemas.layout.tables import SCORES_TABLE, read_scores, write_scores

@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -389,3 +390,26 @@ def test_what_is_made_in_inference_mode_can_be_trained_with():
 def test_what_is_no_floating_tensor_is_refused(z):
     with pytest.raises(InputError, match="torch tensor of a floating dtype, not"):
         make_head()(z)
+
+
+def test_what_cannot_be_read_is_told_in_a_sentence(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(HeadError, match="is not a file"):
+        SoapHead.load(tmp_path / "fifo")
+    make_head().save(tmp_path / "head.safetensors")
+
+    def denied(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", denied)
+        with pytest.raises(StoreError, match=r"cannot be read \(Permission denied\); check"):
+            SoapHead.load(tmp_path / "head.safetensors")
+    monkeypatch.setattr("soapworks.heads._file.MAX_BYTES", 100)
+    with pytest.raises(HeadError, match="larger than 100 bytes"):
+        SoapHead.load(tmp_path / "head.safetensors")
+
+
+def test_a_name_that_no_file_can_have_is_told_in_a_sentence():
+    with pytest.raises(StoreError):
+        SoapHead.load("x" * 300)

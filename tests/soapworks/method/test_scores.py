@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soapworks.errors import CollapsedFeaturesError, InputError
+from soapworks.method.jackknife import score_errors
 from soapworks.method.scores import (
     invariant_variance_share,
     rank_components,
     score_components,
-    score_errors,
     semantic_invariance,
 )
 
