@@ -37,6 +37,8 @@ class Backbone(BackboneInfo):
     """Where the model is and where features are returned."""
     precision: str
     """One of ``PRECISIONS``."""
+    notes: tuple[str, ...] = ()
+    """What was done to the weights that is worth a word: a resampled position embedding."""
     _pass: Lock = field(default_factory=Lock, repr=False)
 
     def features(
@@ -144,9 +146,12 @@ def build_backbone(
     place = _usable_device(device)
     architecture = architecture_of(checkpoint)
     size = wanted_size(architecture, image_size)
-    model = load_weights(architecture, size, checkpoint.tensors(), where=checkpoint.identifier)
+    tensors = checkpoint.tensors()
+    model, notes = load_weights(architecture, size, tensors, where=checkpoint.identifier)
     info = describe_model(model, architecture, size)
-    return Backbone(**vars(info), model=model.to(place), device=place, precision=precision)
+    return Backbone(
+        **vars(info), model=model.to(place), device=place, precision=precision, notes=notes
+    )
 
 
 def _usable_device(name: str | torch.device) -> torch.device:

@@ -1,43 +1,33 @@
 """Fit a checkpoint's tensors to an architecture, or say exactly why they do not fit."""
 
-import io
 import re
-import warnings
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from importlib import import_module
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-from soapworks.backbones.architectures import Architecture, TimmModel
+from soapworks.backbones.architectures import Architecture, TimmModel, resolve_architecture
 from soapworks.backbones.construction import (
     construct,
     default_image_size,
     has_final_norm,
     patch_size_of,
 )
+from soapworks.backbones.conversion import Converted, check_constants, convert, is_ignored
 from soapworks.backbones.info import Size
-from soapworks.errors import CheckpointError
-
-IGNORED = {
-    r"(head|head_dist|fc|classifier|pre_logits)\.": "classifiers and projection heads (DINO, iBOT)",
-    r"(dino_head|ibot_head|projectors?|predictor|lm_head)\.": "heads of pretraining",
-    r"(attn_pool|fc_norm)\.": "pooling, where the model has a final norm of its own",
-    r"(mask_token|masked_embed)$": "tokens that stand for masked patches",
-    r"(decoder_\w+|decoder)(\.|$)": "decoders of masked autoencoders",
-    r"(.*\.)?(rope\w*\.periods|bias_mask|relative_position_index)$": "constants, computed anew",
-}
-"""Tensors that no feature depends on, by name, and why; all others must fit."""
+from soapworks.errors import CheckpointError, InputError
 
 _MISFITS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+_SYNONYMS = {"gamma": "weight", "weight": "gamma", "beta": "bias"}
+_REGISTERS = re.compile(r"(reg_token|register_tokens|storage_tokens)$")
+_MAX_TRIED = 16
 _WIDTHS = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1536: "giant"}
 
 
 def load_weights(
     architecture: Architecture, image_size: Size, tensors: Mapping[str, Tensor], *, where: str
-) -> TimmModel:
+) -> tuple[TimmModel, tuple[str, ...]]:
     """Build a model in float32 on the CPU with these weights.
 
     timm's own conversion runs first (other authors' names, position embeddings resampled to the
@@ -52,44 +42,47 @@ def load_weights(
     where
         What the weights are called in messages.
 
+    Returns
+    -------
+    tuple
+        The model, and what was done to the weights that is worth a word.
+
     Raises
     ------
     CheckpointError
-        If anything is missing, unexpected or of another shape.
+        If anything is missing, unexpected, of another shape, or would be dropped or resampled; the
+        message names architectures that fit.
     """
     model = construct(architecture, image_size)
-    _note_trained_size(model, architecture, tensors)
     what = f"the weights of {where} do not fit {architecture.name}"
     try:
-        # timm's conversion changes the mapping it is given, may print, and warns of its own code.
-        with redirect_stdout(io.StringIO()), torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"timm\.")
-            converted = _conversion(architecture.name)(dict(tensors), model)
-    except _MISFITS as error:
-        # The names and shapes say more than the place where timm stumbled over them.
-        _compare(model, _select(model, tensors), what, tensors)
-        raise CheckpointError(f"{what} ({error}){_guess(tensors)}") from error
-    fitting = _select(model, converted)
-    _compare(model, fitting, what, tensors)
-    if any(buffer.is_meta for buffer in model.buffers()):
-        # Buffers outside the weights (rotary frequencies) exist on a real device only.
-        model = construct(architecture, image_size, device="cpu")
+        fitting, notes = _fit(model, architecture, tensors, what)
+        if any(buffer.is_meta for buffer in model.buffers()):
+            # Buffers outside the weights (rotary frequencies) exist on a real device only.
+            model = construct(architecture, image_size, device="cpu")
+        check_constants(model, tensors, where=what)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_describe(model, architecture.name, tensors)}") from error
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in fitting.items()}
     model.load_state_dict(weights, assign=True)
-    return model.requires_grad_(False)
+    return model.requires_grad_(False), notes
 
 
-def _conversion(name: str) -> Callable[[dict[str, Any], TimmModel], dict[str, Tensor]]:
-    import timm
-
-    module = import_module(timm.models.model_entrypoint(name).__module__)
-    convert = module.checkpoint_filter_fn
-    # What timm binds for single variants, out of reach behind their entry points.
-    if module.__name__ == "timm.models.deit":
-        return lambda state, model: convert(state, model, adapt_layer_scale=True)
-    if "flexi" in name:
-        return lambda state, model: convert(state, model, interpolation="bilinear", antialias=False)
-    return convert
+def _fit(
+    model: TimmModel, architecture: Architecture, tensors: Mapping[str, Tensor], what: str
+) -> Converted:
+    _note_trained_size(model, architecture, tensors)
+    try:
+        converted, notes = convert(architecture.name, model, tensors, where=what)
+    except CheckpointError:
+        raise
+    except _MISFITS as error:
+        # The names and shapes say more than the place where timm stumbled over them.
+        _compare(model, _select(model, tensors), what)
+        raise CheckpointError(f"{what} ({error})") from error
+    fitting = _select(model, converted)
+    _compare(model, fitting, what)
+    return Converted(fitting, notes)
 
 
 def _note_trained_size(
@@ -119,13 +112,16 @@ def _select(model: TimmModel, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = dict(state)
     if has_final_norm(model) and not any(name.startswith("norm.") for name in state):
         state = {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in state.items()}
-    ignored = re.compile("|".join(IGNORED))
-    return {n: tensor for n, tensor in state.items() if n in expected or not ignored.match(n)}
+    for name in [name for name in state if name not in expected]:
+        # Old pickles call the scale of a norm gamma, transformers that of LayerScale weight.
+        stem, _, last = name.rpartition(".")
+        other = f"{stem}.{_SYNONYMS.get(last, last)}"
+        if other in expected and other not in state:
+            state[other] = state.pop(name)
+    return {n: tensor for n, tensor in state.items() if n in expected or not is_ignored(n)}
 
 
-def _compare(
-    model: TimmModel, state: Mapping[str, Tensor], what: str, tensors: Mapping[str, Tensor]
-) -> None:
+def _compare(model: TimmModel, state: Mapping[str, Tensor], what: str) -> None:
     expected = model.state_dict()
     reshaped = [
         f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted.shape)}"
@@ -148,7 +144,7 @@ def _compare(
         if names
     ]
     if problems:
-        raise CheckpointError(f"{what}: {'; '.join(problems)}{_guess(tensors)}")
+        raise CheckpointError(f"{what}: {'; '.join(problems)}")
 
 
 def _shorten(names: list[str], n_shown: int = 4) -> str:
@@ -156,24 +152,46 @@ def _shorten(names: list[str], n_shown: int = 4) -> str:
     return ", ".join(names[:n_shown]) + (f" and {more} more" if more > 0 else "")
 
 
-def _guess(tensors: Mapping[str, Tensor]) -> str:
-    """Say what the weights look like and which plain names of timm would fit that."""
-    import timm
-
+def _describe(model: TimmModel, given: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return what the weights look like, how that differs, and which of timm's models fit."""
     patches = next((t for n, t in tensors.items() if n.endswith("patch_embed.proj.weight")), None)
     blocks = [int(m[1]) for name in tensors if (m := re.search(r"\bblocks\.(\d+)\.", name))]
     if patches is None or patches.ndim != 4 or not blocks:
         return "; they do not look like a vision transformer with timm's names"
+    registers = next((t for n, t in tensors.items() if _REGISTERS.search(n)), None)
+    own_registers = getattr(model, "reg_token", None)
+    facts: list[tuple[str, int, int]] = [
+        ("{} channels", patches.shape[0], model.embed_dim),
+        ("{} blocks", max(blocks) + 1, len(model.blocks)),
+        ("patches of {} pixels", patches.shape[-1], patch_size_of(model)[-1]),
+        (
+            "{} registers",
+            0 if registers is None else registers.shape[1],
+            0 if own_registers is None else own_registers.shape[1],
+        ),
+    ]
+    looks = ", ".join(
+        words.format(found) + (f" (not {wanted})" if found != wanted else "")
+        for words, found, wanted in facts
+        if found or wanted
+    )
+    names = _fitting_names(patches, given, tensors)
+    return f"; they have {looks}" + (f": try --architecture {' or '.join(names)}" if names else "")
+
+
+def _fitting_names(patches: Tensor, given: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return plain names of timm, other than the one given, that these weights fit."""
+    import timm
+
     width, patch = patches.shape[0], patches.shape[-1]
-    n_registers = next(
-        (t.shape[1] for n, t in tensors.items() if re.search(r"(reg_token|register_tokens)$", n)),
-        0,
-    )
-    registers = f"reg{n_registers}_*" if n_registers else ""
-    names = timm.list_models(f"vit_{_WIDTHS.get(width, '?')}_patch{patch}_{registers}*")
-    names = [n for n in names if bool(n_registers) == ("_reg" in n) and "dinov3" not in n]
-    hint = f": try --architecture {' or '.join(sorted(names, key=len)[:3])}" if names else ""
-    return (
-        f"; they have {width} channels, {max(blocks) + 1} blocks, patches of {patch} pixels"
-        f"{f', {n_registers} registers' if n_registers else ''}{hint}"
-    )
+    names = set(timm.list_models(f"*_{_WIDTHS.get(width, '?')}_patch{patch}_*")) - {given}
+    fitting: list[str] = []
+    for name in sorted(names, key=lambda name: (len(name), name))[:_MAX_TRIED]:
+        with suppress(CheckpointError, InputError):
+            architecture = resolve_architecture(name)
+            model = construct(architecture, default_image_size(architecture))
+            _fit(model, architecture, tensors, "")
+            fitting.append(name)
+        if len(fitting) == 3:
+            break
+    return fitting

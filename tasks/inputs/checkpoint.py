@@ -151,6 +151,7 @@ def inspect_checkpoint(
         model_args=checkpoint.model_args,
         part=checkpoint.part,
         asked_part=part,
+        notes=backbone.notes,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from soapworks.errors import CheckpointError
 from soapworks.images.listing import open_folder
 from soapworks.storage_schemas.layout.recipes import FeaturesRecipe
+from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.passes.sources import ImageSource, RealSource, SyntheticSource
 from soapworks.tasks.plan.recipes import CheckpointPlan
 from soapworks.tasks.plan.request import PlannedRequest
@@ -104,7 +105,10 @@ def _load_backbone(
         raise CheckpointError(
             f"{identifier} was changed while the run was under way: run the same command again."
         )
-    return build_backbone(checkpoint, image_size=image_size, device=device, precision=precision)
+    backbone = build_backbone(checkpoint, image_size=image_size, device=device, precision=precision)
+    for note in backbone.notes:
+        emit(Notice(f"{identifier}: {note}"))
+    return backbone
 
 
 def resolve_device(device: str) -> str:

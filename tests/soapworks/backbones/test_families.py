@@ -108,7 +108,8 @@ def test_original_names_of_other_authors_are_converted(save_folder: Save) -> Non
             for ours, theirs in renamed.items():
                 name = name.replace(ours, theirs)
             state[name] = tensor.clone()
-        state["rope_embed.periods"] = torch.ones(4)
+        if "dinov3" in architecture:
+            state["rope_embed.periods"] = 100 ** (torch.arange(4) / 4)
         save_file(state, folder / "model.safetensors")
         loaded = build_backbone(open_checkpoint(str(folder))).model.state_dict()
         for name, tensor in model.state_dict().items():
