@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,23 @@ class Child:
         self._process.join(seconds)
         return self._process.exitcode is not None
 
+    @property
+    def struck(self) -> bool:
+        """Whether its fault came."""
+        return (self.folder / "struck").exists()
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """Addresses of the products that it has published."""
+        file = self.folder / "published"
+        return tuple(file.read_text().split()) if file.exists() else ()
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so; it may end before that."""
+        end = time.monotonic() + DEADLINE
+        while not condition() and not self.ended(0.02):
+            assert time.monotonic() < end
+
     def wait(self, seconds: float = DEADLINE) -> Outcome:
         """Return how it ended; one that hangs is killed, which fails the test."""
         hung = not self.ended(seconds)
@@ -79,9 +97,9 @@ class Child:
             error=outcome and outcome["error"],
             clear=bool(outcome and outcome.get("clear")),
             finished=outcome is not None and outcome["error"] is None,
-            struck=(self.folder / "struck").exists(),
+            struck=self.struck,
             forwards=oracle.forwards(self.folder / "forwards"),
-            published=tuple((self.folder / "published").read_text().split()),
+            published=self.published,
             log=said,
         )
 

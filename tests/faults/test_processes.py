@@ -3,14 +3,13 @@
 import random
 import shutil
 import signal
-import time
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.faults import oracle
-from tests.faults.arena import DEADLINE, Arena, Child
+from tests.faults.arena import DEADLINE, Arena
 from tests.faults.many import inject
 from tests.faults.moments import moments
 from tests.faults.sabotage import out_of_memory, stumble
@@ -117,7 +116,7 @@ def test_stopped_and_continued(arena: Arena) -> None:
         store = arena.scratch() / "store"
         options = {"lease_seconds": 1.0}
         sleeper = arena.start(store, rng.choice(possible).fault("stop", seed), options=options)
-        _until_struck(sleeper)
+        sleeper.wait_until(lambda: sleeper.struck)
         other = arena.start(store, options=options)
         if rng.random() < 0.5:  # while the other is at work, or when it is done
             other.ended(rng.uniform(1.0, 4.0))
@@ -149,9 +148,3 @@ def test_killed_on_another_machine(arena: Arena) -> None:
         shutil.rmtree(store)
 
     inject(range(6500, 6506), one)
-
-
-def _until_struck(child: Child) -> None:
-    end = time.monotonic() + DEADLINE
-    while not (child.folder / "struck").exists() and not child.ended(0.02):
-        assert time.monotonic() < end

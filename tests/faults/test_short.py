@@ -1,5 +1,7 @@
 """One injection of each kind: the long part does the same many times over."""
 
+import signal
+
 from tests.faults.arena import Arena
 from tests.faults.many import inject
 from tests.faults.primitives import Fault
@@ -33,3 +35,21 @@ def test_interrupted_once_and_started_again(arena: Arena) -> None:
         arena.disturb(faults[seed], lease_seconds=seconds)
 
     inject(range(len(faults)), one)
+
+
+def test_one_that_stood_still_leaves_the_work_of_others(arena: Arena) -> None:
+    """It publishes late; the attempt of the one that took over meanwhile is not deleted."""
+    store, options = arena.scratch() / "store", {"lease_seconds": 1.0}
+    late = arena.start(store, Fault("stop", 1, "link", "features/*/record.json"), options=options)
+    late.wait_until(lambda: late.struck)
+    # It has taken the blocks over, and is about to write the metadata around them.
+    other = arena.start(store, Fault("stop", 1, "rename", "features/*/zarr.json"), options=options)
+    other.wait_until(lambda: other.struck)
+    late.signal(signal.SIGCONT)
+    late.wait_until(lambda: any(address.startswith("features/") for address in late.published))
+    other.signal(signal.SIGCONT)
+    for outcome in (other.wait(), late.wait()):
+        assert outcome.struck
+        assert outcome.finished, outcome.log
+    arena.counts["stop"] += 2
+    arena.check_whole(store)
