@@ -44,7 +44,11 @@ class ScoreSettings(Settings):
     max_images: int | None = Field(None, ge=1, description="Score on a seeded sample this large")
     image_seed: int = Field(0, ge=0, description="Seed of that sample")
     max_unreadable: float = Field(
-        0.05, ge=0, le=1, description="Largest share of unreadable images that is tolerated"
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest share of images that may be left out as unreadable, links out of the "
+        "folder and formats that are not read included",
     )
     synthetic_images: int = Field(1000, ge=1, description="Number of synthetic images")
     spec: str = Field("authors", description="Synthetic image spec: authors or balanced")

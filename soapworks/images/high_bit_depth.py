@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from soapworks.errors import ImageError
 
@@ -16,7 +17,7 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
-def grey_eight_bit(image: Any) -> NDArray[np.uint8]:
+def grey_eight_bit(image: Image.Image) -> NDArray[np.uint8]:
     """Scale a decoded grey image of mode ``I;16*``, ``I`` or ``F`` to 8 bits.
 
     Which value is white:
@@ -40,6 +41,11 @@ def grey_eight_bit(image: Any) -> NDArray[np.uint8]:
     ------
     ImageError
         The samples hold NaN or infinity.
+
+    Examples
+    --------
+    >>> grey_eight_bit(Image.fromarray(np.array([[0, 32768, 65535]], np.uint16))).tolist()
+    [[0, 128, 255]]
     """
     tags = getattr(image, "tag_v2", None) or {}
     samples = np.asarray(image)

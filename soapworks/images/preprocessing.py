@@ -6,7 +6,7 @@ own evaluation transform gives.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import floor, isfinite
 from typing import Any
 
@@ -37,7 +37,17 @@ _TIMM_INTERPOLATION, _TIMM_CROP_FRACTION, _TIMM_CROP_MODE = "bicubic", 0.875, "c
 class Preprocessing:
     """How an image becomes a model's input; every field is part of what the features depend on.
 
-    Fields are checked when one is made (`InputError`). ``Preprocessing(**p.to_dict()) == p``.
+    Raises
+    ------
+    InputError
+        A field that cannot be used; lists and integers are brought to the declared types.
+
+    Examples
+    --------
+    >>> half = (0.5, 0.5, 0.5)
+    >>> spec = Preprocessing("squash", size=2, mean=half, std=half)
+    >>> spec.apply(Image.new("RGB", (40, 30), "white")).tolist()[0]
+    [[1.0, 1.0], [1.0, 1.0]]
     """
 
     mode: str
@@ -58,7 +68,7 @@ class Preprocessing:
     ``border`` (resize the long side, pad with the mean)."""
 
     def __post_init__(self) -> None:
-        """Check the fields and bring lists and integers to the declared types."""
+        """Check the fields."""
         object.__setattr__(self, "mean", _three_numbers(self.mean, "mean"))
         object.__setattr__(self, "std", _three_numbers(self.std, "std"))
         object.__setattr__(self, "crop_fraction", float(self.crop_fraction))
@@ -73,7 +83,7 @@ class Preprocessing:
             raise InputError(f"crop fraction is {self.crop_fraction}, but must be above 0")
 
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
-        """Return one image as the model wants it.
+        """Return one image as the model's input.
 
         Parameters
         ----------
@@ -103,13 +113,6 @@ class Preprocessing:
         planes /= np.array(self.std, np.float32)[:, None, None]
         return planes
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types, for recipes and records."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-
 
 def preprocessing_for(
     mode: str,
@@ -137,7 +140,14 @@ def preprocessing_for(
     Raises
     ------
     InputError
-        An unknown mode, or a configuration that asks for what is not offered.
+        An unknown mode, or a configuration that asks for an unknown filter or crop.
+
+    Examples
+    --------
+    >>> half = (0.5, 0.5, 0.5)
+    >>> cfg = {"interpolation": "bilinear", "crop_pct": 1.0}
+    >>> preprocessing_for("timm", size=224, mean=half, std=half, pretrained_cfg=cfg).interpolation
+    'bilinear'
     """
     if mode != "timm":
         return Preprocessing(mode, size, mean, std)

@@ -8,6 +8,7 @@ and no process-wide setting of Pillow is changed.
 import io
 import re
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -117,7 +118,9 @@ def read_image(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
       mostly are not: the format has no checksum, and the decoder goes on with wrong pixels.
     * Of animations and multi-page files the first frame is taken.
     * Grey samples of 12, 16 and 32 bits are scaled to 8 (see `high_bit_depth`); colour samples of
-      16 bits keep their high byte, as Pillow reads them. Signed samples of 8 bits are refused.
+      16 bits keep their high byte, as Pillow reads them. TIFFs that Pillow would misread are
+      refused: signed samples of 8 bits, uncompressed separate planes of 16 bits, and compressed
+      big-endian floats, signed 16-bit and 32-bit samples.
 
     Parameters
     ----------
@@ -218,6 +221,8 @@ def _decode(data: bytes, max_pixels: int, *, thumbnail: bool) -> tuple[Image.Ima
             with _OPENERS[name](io.BytesIO(data), "") as image:
                 _refuse_bomb(image.size, max_pixels)
                 _refuse_bomb(_tile_shape(image), max_pixels)
+                if name == "TIFF":
+                    _refuse_misread_samples(image)
                 size = image.size
                 if isinstance(image, JpegImagePlugin.JpegImageFile):
                     affordable = _MOST_SCANNED_PIXELS // max(1, size[0] * size[1])
@@ -264,6 +269,22 @@ def _tile_shape(image: ImageFile.ImageFile) -> tuple[int, int]:
     return width, length
 
 
+def _refuse_misread_samples(image: Any) -> None:
+    """Refuse samples that Pillow 13 decodes to other values without an error."""
+    bits, kinds = (image.tag_v2.get(tag, (1,)) for tag in (_TIFF_BITS, _TIFF_SAMPLE_FORMAT))
+    if max(bits) <= 8 and _SIGNED in kinds:
+        raise ImageError("TIFF file of signed 8-bit samples: convert it to unsigned ones")
+    for codec, _, _, arguments in image.tile:
+        layout = arguments if isinstance(arguments, str) else arguments[0]
+        if codec == "raw" and len(layout) == 1 and image.mode != "L" and max(bits) > 8:
+            raise ImageError("TIFF file of separate 16-bit planes: save it interleaved")
+        # libtiff has swapped the bytes already; Pillow does so again.
+        if codec == "libtiff" and layout.endswith(("BS", "BF")) and sys.byteorder == "little":
+            raise ImageError(
+                "TIFF file of compressed big-endian samples: save it little-endian or uncompressed"
+            )
+
+
 def _has_wide_samples(image: ImageFile.ImageFile, name: str, data: bytes) -> bool:
     """Return whether a file's samples have more than 8 bits and no declared white of their own."""
     if name == "PNG":
@@ -286,9 +307,6 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    tags = getattr(image, "tag_v2", None) or {}
-    if image.mode == "L" and _SIGNED in tags.get(_TIFF_SAMPLE_FORMAT, ()):
-        raise ImageError("TIFF file of signed 8-bit samples: convert it to unsigned ones")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(grey_eight_bit(image))
     rgb = image.convert("RGB")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -130,8 +131,8 @@ def test_result_is_what_torch_takes_without_a_copy():
 def test_fields_survive_json():
     for mode in ("squash", "timm"):
         spec = preprocessing_for(mode, size=16, **CLIP)
-        assert Preprocessing(**json.loads(json.dumps(spec.to_dict()))) == spec
-        assert hash(spec) == hash(Preprocessing(**spec.to_dict()))
+        assert Preprocessing(**json.loads(json.dumps(asdict(spec)))) == spec
+        assert hash(spec) == hash(Preprocessing(**asdict(spec)))
 
 
 @pytest.mark.parametrize(
