@@ -39,7 +39,7 @@ def check_readable(
         No image can be read, or the share of those that cannot is above the limit.
     """
     if others := found.describe_others():
-        emit(Notice(f"{url} also holds {others}, which are not read as images"))
+        emit(Notice(f"{url} also holds {others}, not read as images"))
     bad = [entry for entry in entries if entry.reason]
     left_out = [*((e.path, e.reason) for e in bad), *((e.path, e.reason) for e in found.refused)]
     reasons = [f"{printable(path)}: {reason}" for path, reason in left_out]

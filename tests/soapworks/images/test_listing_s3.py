@@ -26,6 +26,8 @@ def bucket():
             system.pipe(f"bucket/{key}", key.encode())
         system.pipe("bucket/photos/empty.jpg", b"")
         system.pipe("bucket/notes/a.txt", b"x")
+        for key in ("versions/a.jpg", "versions/b?versionId=1.jpg"):
+            system.call_s3("put_object", Bucket="bucket", Key=key, Body=b"x")
         yield system
     s3.clear_instance_cache()
     server.stop()
@@ -71,3 +73,9 @@ def test_what_cannot_be_read(bucket):
 def test_what_cannot_be_listed(bucket, url, message):
     with pytest.raises(InputError, match=message):
         open_folder(url).list()
+
+
+def test_a_key_that_s3fs_takes_for_a_version_is_refused(bucket):
+    found = open_folder("s3://bucket/versions").survey()
+    assert [file.path for file in found.files] == ["a.jpg"]
+    assert [entry.path for entry in found.refused] == ["b?versionId=1.jpg"]

@@ -124,7 +124,7 @@ def test_what_is_left_out_is_in_the_manifest_and_reported(
     assert manifest.recipe.key != before.recipe.key
     assert [entry.path for entry in manifest.unreadable] == ["more", "scan.jp2"]
     assert notices(events) == [
-        f"{photographs} also holds 1 other file (1 .csv), which are not read as images",
+        f"{photographs} also holds 1 other file (1 .csv), not read as images",
         f"left out 2 of 23 images in {photographs}: more: a symbolic link that leads outside of "
         "the folder, or nowhere; scan.jp2: .jp2 is not read; convert it to PNG or JPEG",
     ]
