@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
 def soapworks(debug: bool) -> None:
     """Find and suppress non-semantic components of vision transformers.
 
-    From checkpoints and a folder of photographs: semantic-invariance scores of all principal
+    From checkpoints and a folder of images: semantic-invariance scores of all principal
     components and a linear head per (checkpoint, layer), each computed once.
     """
 

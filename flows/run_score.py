@@ -42,7 +42,7 @@ def cached_summaries(
     Raises
     ------
     InputError
-        Where the photographs cannot be listed or the settings do not fit a checkpoint.
+        Where the images cannot be listed or the settings do not fit a checkpoint.
     """
     store = Store(options.store, lease_seconds=options.lease_seconds)
     manifest = known_images(store, images, settings)

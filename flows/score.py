@@ -1,4 +1,4 @@
-"""The main job as a Prefect flow: from checkpoints and photographs to scores and heads."""
+"""The main job as a Prefect flow: from checkpoints and images to scores and heads."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -59,7 +59,7 @@ def score_checkpoints(
     checkpoints
         timm names, weights files, folders, URLs; or entries with settings of their own.
     images
-        Folder of photographs, as a path or URL.
+        Folder of images, as a path or URL.
     architecture
         timm's name of the architecture, for weights files.
     settings
@@ -118,9 +118,9 @@ def score_checkpoint(
     model
         The checkpoint, and what it has of its own.
     images
-        Folder of photographs, as a path or URL.
+        Folder of images, as a path or URL.
     manifest
-        Key of the photographs' manifest.
+        Key of the images' manifest.
     settings, options
         The run's.
 
@@ -191,7 +191,7 @@ def score_layers(request: PlannedRequest, layers: Sequence[str]) -> None:
 
 @task(task_run_name="index {request.folder_label}", cache_policy=NO_CACHE)
 def index_images(request: IndexRequest) -> list[str]:
-    """Find, check and digest the photographs."""
+    """Find, check and digest the images."""
     return shown(stages.index_stage(request))
 
 

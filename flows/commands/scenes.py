@@ -1,4 +1,4 @@
-"""``soapworks scenes``: photographs to try things on."""
+"""``soapworks scenes``: images to try things on."""
 
 import click
 

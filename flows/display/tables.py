@@ -77,7 +77,7 @@ def print_projections(projections: Sequence[Projection], *, as_json: bool) -> No
         if p.images_without_features:
             table.add_row(
                 "without features",
-                f"{p.images_without_features} images: once photographs are added or removed, or "
+                f"{p.images_without_features} images: once some are added or removed, or "
                 "with another --moments-precision, they need a forward pass again",
             )
         free = "unlimited" if p.free_bytes is None else decimal(p.free_bytes)

@@ -45,7 +45,7 @@ def compare(
 ) -> Comparison:
     """Compare two measurements of the same images.
 
-    Whole groups are drawn with replacement: pairs of crops of one photograph, or images of one
+    Whole groups are drawn with replacement: pairs of crops of one picture, or images of one
     scene, are no independent observations. A percentile interval of few groups is too short; below
     some 20 treat the verdict as a hint.
 

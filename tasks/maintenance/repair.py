@@ -162,7 +162,7 @@ def _rest(finding: Finding, fields: Mapping[str, Any], command: str) -> str:
     """Say what is lost of a product that was withdrawn, and what makes it again."""
     kind = finding.location.parent.name
     if kind == "images":
-        return "the next run reads its photographs again"
+        return "the next run reads its images again"
     if kind == "checkpoints":
         return "the next run digests its weights again"
     if kind != "features" or not fields or finding.product is None:

@@ -134,13 +134,13 @@ def seen_from_here(request: PlannedRequest) -> CheckpointPlan:
     Raises
     ------
     EngineError
-        Where the worker does not see the store, the photographs or the checkpoint.
+        Where the worker does not see the store, the images or the checkpoint.
     """
     try:
         plan = plan_of(request)
     except MissingProductError as error:
         raise _unseen("store", request.options.store) from error
-    for what, address in (("photographs", request.images), ("checkpoint", request.checkpoint)):
+    for what, address in (("images", request.images), ("checkpoint", request.checkpoint)):
         if Path(address).is_absolute() and not Path(address).exists():
             raise _unseen(what, address)
     return plan

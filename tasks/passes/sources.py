@@ -1,4 +1,4 @@
-"""Where a backbone's images come from: photographs or synthetic images, a block at a time."""
+"""Real or synthetic images for a backbone, a block at a time."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class RealSource:
-    """One segment of a set of photographs, read ahead on threads."""
+    """One segment of a set of images, read ahead on threads."""
 
     folder: ImageFolder
     segment: tuple[ImageEntry, ...]
@@ -47,11 +47,11 @@ class RealSource:
 
     @property
     def n_images(self) -> int:
-        """Number of photographs in the segment."""
+        """Number of images in the segment."""
         return len(self.segment)
 
     def name(self, index: int) -> str:
-        """Return the photograph's path."""
+        """Return the image's path."""
         return self.segment[index].path
 
     def batches(self, spans: Sequence[tuple[int, int]]) -> Iterator["torch.Tensor"]:

@@ -58,7 +58,7 @@ class Projection:
     """Images that have to go through the network; twice counts twice."""
     images_without_features: int
     """Images with no features in the store after the run: they pass the network again for
-    whatever reads features, for example when photographs are added."""
+    whatever reads features, for example when images are added."""
     products: dict[str, int]
     """Products to be made, by kind."""
     n_bytes: dict[str, int]

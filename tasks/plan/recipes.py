@@ -119,7 +119,7 @@ def plan_checkpoint(
     identity
         Who the checkpoint is: digest, architecture and what the architecture looks like.
     manifest
-        The photographs.
+        The images.
     settings
         What is wanted.
     float32_layers

@@ -17,10 +17,10 @@ from soapworks.tasks.settings import RunOptions, ScoreSettings, Settings
 
 
 class IndexRequest(Settings):
-    """Whose photographs, and how they are read."""
+    """Which images, and how they are read."""
 
     images: str
-    """Folder of photographs, as a path or URL."""
+    """Folder of images, as a path or URL."""
     settings: ScoreSettings = ScoreSettings()
     options: RunOptions = RunOptions()
 
@@ -35,7 +35,7 @@ class IndexRequest(Settings):
 
 
 class ScoreRequest(IndexRequest):
-    """What to score, with whose photographs, how."""
+    """What to score, on which images, how."""
 
     checkpoint: str
     """Identifier of the checkpoint."""
