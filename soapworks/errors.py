@@ -84,7 +84,7 @@ class UnreachableError(StoreError):
 
 
 class MissingProductError(StoreError, FileNotFoundError):
-    """A product that is not in the store; the message says what is there and what to run."""
+    """A product that is not in the store; the message names those that are, and the cure."""
 
 
 class DamagedProductError(StoreError):

@@ -28,7 +28,7 @@ _CURE = "export the head again"
 
 
 def encode(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
-    """Return the file's bytes: float32 tensors and sorted metadata with format and version."""
+    """Return a file's bytes from float32 tensors and metadata."""
     header: dict[str, Any] = {"__metadata__": {**metadata, "format": FORMAT, "version": VERSION}}
     payload = b""
     for name, tensor in sorted(tensors.items()):
@@ -43,7 +43,7 @@ def encode(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
 
 
 def decode(data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return float32 tensors by name, and the metadata without format and version.
+    """Return float32 tensors by name, and the user's metadata.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def check(tensors: dict[str, np.ndarray], where: str) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[bytes, str]:
-    """Return the bytes of the head at ``path``, and the file that they come from.
+    """Return the bytes of a head, and their file.
 
     ``path`` is the file, or the folder of a head in a store. Wherever the file belongs to a head in
     a store, its bytes are compared with the digest in the completion record.
@@ -169,7 +169,7 @@ def _read(file: Path, limit: int) -> bytes:
 
 
 def _recorded(record: Path) -> tuple[str, str]:
-    """Return the attempt that a completion record names, and the digest of the head in it."""
+    """Return a completion record's attempt, and its head's digest."""
     try:
         document = json.loads(_read(record, MAX_RECORD_BYTES))
         attempt, digest = document["attempt"], document["files"][FILE]["sha256"]
@@ -182,7 +182,7 @@ def _recorded(record: Path) -> tuple[str, str]:
 
 
 def _compare(data: bytes, file: Path, record: Path) -> None:
-    """Raise DamagedProductError unless ``data`` has the digest of the record, if it is its file."""
+    """Raise DamagedProductError if the record has another digest for ``file``."""
     attempt, digest = _recorded(record)
     if attempt == file.absolute().parent.name and hashlib.sha256(data).hexdigest() != digest:
         raise DamagedProductError(
@@ -192,7 +192,9 @@ def _compare(data: bytes, file: Path, record: Path) -> None:
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` aside and rename it to ``path``, so that no reader sees half a file.
+    """Write ``data`` aside and rename it to ``path``.
+
+    No reader sees half a file.
 
     Raises
     ------

@@ -187,7 +187,7 @@ class _Attached:
     head: SoapHead
 
     def is_in(self, backbone: nn.Module) -> bool:
-        """Return whether the head is still where its layer is, and applied there."""
+        """Return whether the head is in place and applied."""
         module: Any = backbone
         for name in self.path:
             module = getattr(module, name, None)
@@ -203,7 +203,7 @@ class _Attached:
 
 @dataclass(frozen=True, eq=False)
 class _Guard:
-    """Forward pre-hook that refuses a pass of a model that lost a head."""
+    """Forward pre-hook that refuses passes without a head."""
 
     backbone: nn.Module
 
@@ -218,7 +218,7 @@ class _Guard:
 
 @dataclass(frozen=True)
 class _Projection:
-    """Forward hook that projects patch tokens; it finds the head in the module it is called on.
+    """Forward hook that projects patch tokens with its module's head.
 
     It holds no module, so a copied or unpickled backbone uses its own head.
     """

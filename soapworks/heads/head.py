@@ -34,7 +34,7 @@ class SoapHead(nn.Module):
     bias : (D,) array or tensor, optional
         Added after the product (the centred variant).
     metadata : mapping of str to str, optional
-        Kept in the file; ``layer`` tells `soapworks.attach` where the head belongs.
+        Kept in the file; `soapworks.attach` reads ``layer``, where the head belongs.
 
     Raises
     ------
@@ -143,8 +143,8 @@ class SoapHead(nn.Module):
             For another number of channels, or anything but a tensor of a floating dtype.
         """
         if not isinstance(tokens, torch.Tensor) or not tokens.is_floating_point():
-            what = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-            raise InputError(f"a head takes a torch tensor of a floating dtype, not {what}")
+            found = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+            raise InputError(f"a head takes a torch tensor of a floating dtype, not {found}")
         if tokens.shape[-1] != self.weight.shape[0]:
             raise InputError(
                 f"this head takes tokens of {self.weight.shape[0]} channels, and they have "
@@ -154,7 +154,7 @@ class SoapHead(nn.Module):
         return projected.to(tokens.dtype)
 
     def extra_repr(self) -> str:
-        """Return what ``print(head)`` shows."""
+        """Return the description that ``print(head)`` shows."""
         layer = self.metadata.get("layer")
         return f"{self.n_channels}{', centred' if self.bias is not None else ''}" + (
             f", layer={layer}" if layer else ""
@@ -226,11 +226,12 @@ class SoapHead(nn.Module):
 
 
 def fold(head: SoapHead, linear: nn.Linear) -> nn.Linear:
-    """Return one linear layer that does what ``linear(head(z))`` does.
+    """Compose a head and a linear layer into one layer.
 
-    With W, b of the layer and P, c of the head it has the weight W P and the bias W c + b, composed
-    in float64 and rounded once to the layer's dtype. Right where ``linear`` sees patch tokens
-    only, as segmentation heads do: a prefix token would be projected too.
+    It computes ``linear(head(z))``. With W, b of the layer and P, c of the head it has the weight W
+    P and the bias W c + b, composed in float64 and rounded once to the layer's dtype. Right where
+    ``linear`` sees patch tokens only, as segmentation heads do: a prefix token would be projected
+    too.
 
     Parameters
     ----------

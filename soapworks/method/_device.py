@@ -18,7 +18,7 @@ PRODUCT_ROWS = 512
 def moments_on_device(
     tokens: torch.Tensor, dtype: torch.dtype
 ) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return count, mean (D,) and scatter (D, D) of ``tokens``, float64, fetched once.
+    """Return count, mean (D,) and scatter (D, D), float64, fetched once.
 
     ``dtype`` is that of the products (float32 or float64); centres and sums are float64.
     """

@@ -14,7 +14,7 @@ _SINGLE_RESPONSES = 2**15
 
 
 class DeviceResponses:
-    """Counts of one block after another on ``device``."""
+    """Count block after block on ``device``."""
 
     def __init__(self, pca: Pca, device: torch.device, *, exact: bool) -> None:
         self.exact = exact
@@ -28,11 +28,11 @@ class DeviceResponses:
 
     @staticmethod
     def block_rows(n_channels: int) -> int:
-        """Return the number of rows that one block of tokens may have."""
+        """Return the number of rows of a block of tokens."""
         return max(1, DEVICE_BLOCK_ELEMENTS // n_channels)
 
     def count(self, block: Any) -> np.ndarray:
-        """Return the counts (R, C, D) of a block (image, row, column, channel)."""
+        """Return counts (R, C, D) of a block (image, row, column, channel)."""
         rows = block.reshape(-1, block.shape[-1])
         with full_precision(rows.device.type):
             wide = rows.dtype == torch.float64

@@ -24,19 +24,19 @@ MAX_BLOCK_ROWS = 8192
 
 
 def loaded_torch() -> ModuleType | None:
-    """Return torch when it is already imported (and usable), else None."""
+    """Return torch if it is imported already, else None."""
     torch = sys.modules.get("torch")
     return torch if hasattr(torch, "Tensor") else None
 
 
 def is_tensor(value: Any) -> bool:
-    """Say whether ``value`` is a torch tensor."""
+    """Return whether ``value`` is a torch tensor."""
     torch = loaded_torch()
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def to_array(value: Any) -> np.ndarray:
-    """Return a NumPy array of ``value``; tensors are detached and fetched from their device."""
+    """Return ``value`` as a NumPy array, detached and on the host."""
     if is_tensor(value):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
@@ -45,7 +45,7 @@ def to_array(value: Any) -> np.ndarray:
 
 
 def check_tokens(tokens: Any, n_channels: int, *, grid: bool = False) -> Any:
-    """Return ``tokens`` as an array or a detached tensor with ``n_channels`` channels last.
+    """Return ``tokens`` as an array or a detached tensor, checked.
 
     Raises
     ------
@@ -84,14 +84,14 @@ def unusable_tokens() -> PrecisionError:
 
 
 def block_rows(n_channels: int) -> int:
-    """Return the number of rows that one block of tokens may have."""
+    """Return the number of rows of a block of tokens."""
     return max(64, min(BLOCK_ELEMENTS // n_channels, MAX_BLOCK_ROWS))
 
 
 def iterate_blocks(tokens: Any, n_rows: int) -> Iterator[Any]:
     """Yield ``tokens`` as (at most ``n_rows``, channel) blocks, in order.
 
-    Tokens that cannot be seen as rows without a copy (a slice without the prefix tokens, say) are
+    Tokens that are no rows without a copy (such as a slice without the prefix tokens) are
     copied a few images at a time, never whole.
     """
     n_channels = tokens.shape[-1]
@@ -109,7 +109,7 @@ def iterate_blocks(tokens: Any, n_rows: int) -> Iterator[Any]:
 
 
 def centre_into(rows: Any, centre: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write ``rows - centre`` into the first rows of ``out`` and return them.
+    """Write ``rows - centre`` into ``out`` and return what was written.
 
     The difference is formed in the wider of both dtypes before it is rounded to ``out``'s, so
     tokens with large means keep their digits. ``centre`` must be representable in ``out.dtype``.

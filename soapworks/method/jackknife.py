@@ -80,7 +80,7 @@ def score_errors(
 
 
 def _jackknife_variance(counts: np.ndarray, sizes: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the delete-one-block variance (D,) of the scores, rates ``other`` held fixed."""
+    """Return the delete-one-block variance (D,) for fixed rates ``other``."""
     n_blocks, n_images = len(sizes), sizes.sum()
     if n_blocks < 2:
         return np.full(counts.shape[-1], np.nan)

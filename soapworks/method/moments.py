@@ -139,7 +139,7 @@ class Moments:
         return self._scatter / (self._count - 1)
 
     def update(self, tokens: Any) -> Self:
-        """Take in tokens and return the moments themselves.
+        """Take in tokens and return the moments.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Moments:
         return self
 
     def merge(self, other: "Moments") -> Self:
-        """Take in the tokens that ``other`` has seen and return the moments themselves.
+        """Take in the tokens of ``other`` and return the moments.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class Moments:
         return self.merge(Moments.from_parts(count, mean, scatter))
 
     def _fold_in(self, blocks: "list[_Block]") -> None:
-        """Join blocks, whose products are in the scatter already, by Chan's formula at once."""
+        """Join blocks by Chan's formula; the scatter has their products."""
         if not blocks:
             return
         counts = np.array([self._count, *(block[0] for block in blocks)], np.float64)
@@ -223,7 +223,7 @@ _Block = tuple[int, np.ndarray, np.ndarray]
 
 
 def _multiply_block(rows: Any, out: np.ndarray, product: np.ndarray) -> _Block:
-    """Write the product of rows (n, D) about a provisional centre into ``product``."""
+    """Multiply centred rows (n, D) with themselves into ``product``."""
     n_rows = rows.shape[0]
     with np.errstate(over="ignore", invalid="ignore"):
         centre = to_float64(rows[::_CENTRE_STRIDE]).mean(axis=0)
@@ -248,8 +248,8 @@ def _column_sums(rows: np.ndarray) -> np.ndarray:
 def _precision_error(bad: np.ndarray, *, overflow: bool = False) -> PrecisionError:
     channels = np.flatnonzero(bad)
     others = f" (and {len(channels) - 1} more)" if len(channels) > 1 else ""
-    what = "values too large to be squared" if overflow else "NaN or infinity"
+    fault = "values too large to be squared" if overflow else "NaN or infinity"
     return PrecisionError(
-        f"tokens hold {what} in channel {channels[0]}{others}; extract these features in "
+        f"tokens hold {fault} in channel {channels[0]}{others}; extract these features in "
         "float32, or leave out the images they come from"
     )

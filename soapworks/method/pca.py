@@ -8,7 +8,7 @@ from soapworks.errors import CollapsedFeaturesError, InputError
 from soapworks.method.moments import Moments
 
 #: Eigenvalues up to this share of the largest one are rounding, by the precision of the products
-#: behind the covariance: D times float64's unit, and what sums of float32 products are off by.
+#: behind the covariance: D times float64's unit, or the error of sums of float32 products.
 _FLOAT64_SHARE = float(np.finfo(np.float64).eps)
 _FLOAT32_SHARE = 1e-8
 
@@ -138,7 +138,7 @@ def fit_pca(moments: Moments, *, rounding: float = _FLOAT32_ROUNDING) -> Pca:
 
 
 def _least(eigenvalues: np.ndarray, moments: Moments) -> float:
-    """Return the variance up to which there is none; eigenvalues ascend."""
+    """Return the largest variance that is rounding; eigenvalues ascend."""
     share = _FLOAT32_SHARE if moments.precision == "float32" else 0.0
     share = max(share, moments.n_channels * _FLOAT64_SHARE)
     return float(max(share * eigenvalues[-1], -2 * eigenvalues[0]))

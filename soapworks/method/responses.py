@@ -36,7 +36,7 @@ def count_responses(tokens: Any, pca: Pca, *, precision: Precision = "float64") 
         Of the real images, in both domains.
     precision : {"float64", "float32"}
         "float64" gives the counts of float64 arithmetic: products are float32, and responses that
-        these leave too close to zero to tell are worked out again in float64, which costs little.
+        these leave too close to zero are worked out again in float64, which costs little.
         "float32" leaves them as they are: some 1 in 100,000 then differs.
 
     Returns
@@ -89,7 +89,7 @@ def count_responses(tokens: Any, pca: Pca, *, precision: Precision = "float64") 
 
 
 class _Responses:
-    """Counts of one block after another on the CPU, in buffers that are made once."""
+    """Count block after block on the CPU, in buffers made once."""
 
     def __init__(self, pca: Pca, *, exact: bool) -> None:
         self.pca = pca
@@ -103,7 +103,7 @@ class _Responses:
         self.response = np.empty((0, pca.n_channels), np.float32)
 
     def count(self, block: Any) -> np.ndarray:
-        """Return the counts (R, C, D) of a block (image, row, column, channel)."""
+        """Return counts (R, C, D) of a block (image, row, column, channel)."""
         rows = block.reshape(-1, block.shape[-1])
         if len(rows) > len(self.centred):
             self.centred = np.empty(rows.shape, np.float32)

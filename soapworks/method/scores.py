@@ -111,7 +111,7 @@ def invariant_variance_share(
 ) -> float:
     """Return the share of variance in components above the threshold.
 
-    It tells layers apart where the number of such components does not: a weak component may be
+    It separates layers where the number of such components does not: a weak component may be
     invariant without mattering.
 
     Parameters
@@ -179,7 +179,7 @@ def rank_components(scores: Any) -> np.ndarray:
 
 
 def check_scores(scores: Any) -> np.ndarray:
-    """Return scores as (D,) float64, NaN for none, or raise InputError."""
+    """Return scores (D,) as float64, or raise InputError."""
     scores = np.asarray(to_array(scores), np.float64)
     if scores.ndim != 1:
         raise InputError(f"scores must be one number per component, (D,), not {scores.shape}")
@@ -217,7 +217,7 @@ def nan_without_variance(numbers: np.ndarray, explained_variance: Any) -> np.nda
 
 
 def invariance(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Return the semantic invariance of rates that were checked before, elementwise."""
+    """Return the semantic invariance of checked rates, elementwise."""
     agreement = p * q + (1 - p) * (1 - q)
     return 2 * agreement / (np.sqrt(p**2 + (1 - p) ** 2) + np.sqrt(q**2 + (1 - q) ** 2))
 

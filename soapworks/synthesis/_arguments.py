@@ -16,7 +16,7 @@ _MAX_SEED = 2**63 - 1
 
 
 def checked_recipe(spec: str, seed: int, size: int) -> NoiseRecipe:
-    """Return the recipe of these arguments of `soapworks.synthesize`, or raise InputError."""
+    """Return the recipe of `synthesize`'s arguments, or raise InputError."""
     if spec not in SPECS:
         raise InputError(f"there is no noise spec {spec!r}; choose {' or '.join(SPECS)}")
     seed, size = _checked_integer("seed", seed), _checked_integer("size", size)

@@ -28,7 +28,7 @@ _N_GRADIENT_WORDS = 3 * N_CHANNELS
 
 @dataclass(frozen=True)
 class NoiseRecipe:
-    """What the pixels of image i depend on, beside i."""
+    """Everything that the pixels of image i depend on, beside i."""
 
     key: Key
     """Philox key: (seed, word of the spec and its version)."""
@@ -39,7 +39,7 @@ class NoiseRecipe:
 
 
 class Parts(NamedTuple):
-    """The unweighted parts of images, each (..., 3, size, size) float32 of NumPy or torch."""
+    """The unweighted parts of images, each (..., 3, size, size) float32."""
 
     modulated_white: Any
     pink: Any
@@ -47,15 +47,16 @@ class Parts(NamedTuple):
 
 
 def uniforms(recipe: NoiseRecipe, index: int) -> NDArray[np.float64]:
-    """Return the image's uniform numbers in (0, 1): 4 for the weights, then 9 for the gradients."""
+    """Draw uniform numbers: 4 for the weights, 9 for the gradients."""
     raw = words(recipe.key, PARAMETERS, index, _N_WEIGHT_WORDS + _N_GRADIENT_WORDS)
     return ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def weights(recipe: NoiseRecipe, index: int) -> NDArray[np.float64]:
-    """Return the weights of the image's three parts, (3,), from Dirichlet(1, 1, 2).
+    """Draw the weights (3,) of an image's parts.
 
-    Gamma variables of shape 1, 1 and 2, as sums of that many exponential ones, over their sum.
+    They follow Dirichlet(1, 1, 2): gamma variables of shape 1, 1 and 2, as sums of that many
+    exponential ones, over their sum.
     """
     exponential = -np.log(uniforms(recipe, index)[:_N_WEIGHT_WORDS])
     gamma = np.array([exponential[0], exponential[1], exponential[2] + exponential[3]])
@@ -63,7 +64,7 @@ def weights(recipe: NoiseRecipe, index: int) -> NDArray[np.float64]:
 
 
 def planes(recipe: NoiseRecipe, index: int) -> NDArray[np.float32]:
-    """Return the slopes and the offset of each channel's gradient, (3 channels, 3): a, b, c.
+    """Draw slopes and offset of each channel's gradient, (3, 3).
 
     In pixel space a channel is a*x + b*y + c with x, y in [0, 1] from left and top.
 
@@ -86,7 +87,7 @@ def planes(recipe: NoiseRecipe, index: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def dct_matrix(size: int) -> NDArray[np.float32]:
-    """Return the orthonormal DCT-II matrix C, (frequency, position): X = C x C', x = C' X C."""
+    """Return the orthonormal DCT-II matrix C: X = C x C', x = C' X C."""
     k = np.arange(size)[:, None]
     n = np.arange(size)[None, :]
     # The angle's multiple of pi / (2 size) is reduced first: exact in integers, lossy afterwards.
@@ -97,7 +98,7 @@ def dct_matrix(size: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def pink_filter(size: int) -> NDArray[np.float32]:
-    """Return 1 / sqrt(i^2 + j^2) for the DCT coefficients (i, j), 1 for (0, 0)."""
+    """Return 1 / sqrt(i^2 + j^2) for coefficients (i, j), 1 for (0, 0)."""
     i = np.arange(size)
     frequency = np.hypot(i[:, None], i[None, :])
     frequency[0, 0] = 1
@@ -106,12 +107,12 @@ def pink_filter(size: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def ramp(size: int) -> NDArray[np.float32]:
-    """Return the positions of the pixels of a row, from 0 to 1 with both ends."""
+    """Return the positions of a row's pixels, from 0 to 1."""
     return _frozen(np.linspace(0, 1, size))
 
 
 def _frozen(array: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return it in single precision and read-only, since a cache hands out one object to all."""
+    """Return it in float32, read-only: a cache shares it."""
     single = array.astype(np.float32)
     single.flags.writeable = False
     return single

@@ -1,4 +1,4 @@
-"""Synthetic images one by one in NumPy: the reference, and what the CPU runs.
+"""Synthetic images in NumPy: the reference, and the CPU's renderer.
 
 Every image is computed by itself with the same shapes and without threads, so its bytes depend
 neither on what else is asked for nor on the number of threads of BLAS or torch. All arrays are
@@ -32,7 +32,7 @@ _UNIT_OF_ANGLE = np.float32(np.pi * 2.0**-31)
 
 
 class NumpyRenderer:
-    """Renders images of one recipe; not to be shared between threads."""
+    """Render images of a recipe, in one thread."""
 
     def __init__(self, recipe: NoiseRecipe) -> None:
         size = recipe.size
@@ -44,7 +44,7 @@ class NumpyRenderer:
         self._polar = np.empty((2, -(-(size**2) // 2)), dtype=np.float32)
 
     def image(self, index: int, out: NDArray[np.float32]) -> None:
-        """Write image `index`, the mixture of its parts, into `out`, (3, size, size)."""
+        """Write image `index` into `out`, (3, size, size)."""
         out[...] = 0
         factors = weights(self._recipe, index).astype(np.float32)
         for part, factor in zip(self.parts(index), factors, strict=True):
@@ -52,7 +52,7 @@ class NumpyRenderer:
             out += part
 
     def parts(self, index: int) -> Parts:
-        """Return the unweighted parts of image `index`; the next call overwrites them."""
+        """Return the parts of image `index`, until the next call."""
         self._draw_normals(SPECTRA, index, self._fields)
         fields = _pink_fields(self._fields)
         self._draw_normals(WHITE, index, self._white)
@@ -72,7 +72,7 @@ class NumpyRenderer:
         return self._gradient
 
     def _draw_normals(self, stream: int, index: int, out: NDArray[np.float32]) -> None:
-        """Fill `out`, (n_fields, size, size), with normal numbers, two per word (Box-Muller).
+        """Fill `out`, (n_fields, size, size), with normal numbers by Box-Muller.
 
         The low half of a word gives the radius, from u = (k + 1/2) / 2**32, never 0: normals reach
         out to 6.7. The high half, taken as signed, gives the angle in [-pi, pi). Each field has
@@ -81,7 +81,7 @@ class NumpyRenderer:
         source = generator(self._recipe.key, stream, index)
         radius, angle = self._polar
         n_words = len(radius)
-        # Field by field, since what is in the works then stays in the processor's cache.
+        # Field by field, so that the data stay in the processor's cache.
         for field in out.reshape(len(out), -1):
             raw = source.random_raw(n_words).astype("<u8", copy=False)
             radius[...] = raw.view("<u4")[0::2]
@@ -100,7 +100,7 @@ class NumpyRenderer:
 
 
 def _pink_fields(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn white noise, taken as DCT coefficients (n, size, size), into pink fields of std 1.
+    """Turn white DCT coefficients (n, size, size) into pink fields.
 
     An orthonormal transform of white noise is white noise, so the forward DCT is left out.
     The standard deviation (divisor size**2) comes from the coefficients but (0, 0), by Parseval.

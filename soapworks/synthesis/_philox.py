@@ -29,20 +29,20 @@ _MASK_64 = 0xFFFFFFFFFFFFFFFF
 
 
 def generator(key: Key, stream: int, index: int) -> np.random.Philox:
-    """Return NumPy's generator at the start of one stream of one image."""
+    """Return NumPy's generator at the start of an image's stream."""
     counter = np.array([0, stream, index, 0], dtype=np.uint64)
     return np.random.Philox(key=np.array(key, dtype=np.uint64), counter=counter)
 
 
 def words(key: Key, stream: int, index: int, n_words: int) -> NDArray[np.uint64]:
-    """Return the first `n_words` words of one stream of one image, (n_words,) uint64."""
+    """Return the first words of an image's stream, (n_words,) uint64."""
     return generator(key, stream, index).random_raw(n_words)
 
 
 def torch_words(
     key: Key, n_words: dict[int, int], indices: "torch.Tensor"
 ) -> dict[int, "torch.Tensor"]:
-    """Return the words of several streams of many images, computed on the images' device.
+    """Compute words of several streams of many images in torch.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def torch_words(
     Returns
     -------
     dict
-        For each stream an (n, n_words) int64 tensor with the bits of what `words` returns (torch
+        For each stream an (n, n_words) int64 tensor with the bits that `words` returns (torch
         has no arithmetic on unsigned 64-bit integers).
     """
     import torch
 
     n_blocks = {stream: -(-n // WORDS_PER_BLOCK) for stream, n in n_words.items()}
-    # All streams go through the rounds together: launches of small kernels are what this costs.
+    # All streams go through the rounds together: the cost is launching small kernels.
     block = torch.cat([torch.arange(1, n + 1, device=indices.device) for n in n_blocks.values()])
     stream = torch.cat(
         [torch.full((n,), s, dtype=torch.int64, device=indices.device) for s, n in n_blocks.items()]
@@ -87,7 +87,7 @@ _Counter: TypeAlias = "tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Ten
 
 
 def _encipher(counter: _Counter, key: Key) -> _Counter:
-    """Run the ten rounds on counters of equal shape, int64 taken as unsigned."""
+    """Run the ten rounds on counters, int64 taken as unsigned."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_N_ROUNDS):
@@ -101,7 +101,7 @@ def _encipher(counter: _Counter, key: Key) -> _Counter:
 
 
 def _multiply(a: "torch.Tensor", m: int) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return the high and the low word of the 128-bit product of unsigned words.
+    """Return both words of the 128-bit product of unsigned words.
 
     By halves of 32 bits, as in long multiplication. int64 products wrap to the right bits; a right
     shift copies the sign, so each one is masked back to the upper half as unsigned.
@@ -122,5 +122,5 @@ def _multiply(a: "torch.Tensor", m: int) -> tuple["torch.Tensor", "torch.Tensor"
 
 
 def _signed(word: int) -> int:
-    """Return the int64 that has the bits of an unsigned 64-bit word."""
+    """Return the int64 with the bits of an unsigned word."""
     return word - (1 << 64) if word >> 63 else word

@@ -1,4 +1,4 @@
-"""Synthetic images by whole batches in torch: what a GPU runs.
+"""Synthetic images by whole batches in torch, for GPUs.
 
 The same words and formulas as in ``_numpy.py``, with which it agrees to float rounding.
 """
@@ -29,7 +29,7 @@ _PIXELS_PER_BATCH = 2**20
 
 
 class TorchRenderer:
-    """Renders images of one recipe on one device."""
+    """Render images of a recipe on a device."""
 
     def __init__(self, recipe: NoiseRecipe, device: torch.device) -> None:
         self._recipe = recipe
@@ -42,7 +42,7 @@ class TorchRenderer:
         self._std = self._send(np.array(IMAGENET_STD, dtype=np.float32)[:, None, None])
 
     def images(self, indices: list[int]) -> torch.Tensor:
-        """Return the images `indices`, the mixtures of their parts, (n, 3, size, size)."""
+        """Return the images `indices`, (n, 3, size, size)."""
         factors = self._send(np.stack([weights(self._recipe, i) for i in indices]))
         images = torch.zeros((), device=self._device)
         for part, factor in zip(self.parts(indices), factors.T, strict=True):
@@ -84,7 +84,7 @@ class TorchRenderer:
 
 
 def _normals(raw: torch.Tensor, n_fields: int, size: int) -> torch.Tensor:
-    """Return (n, n_fields, size, size) normal numbers from (n, words) int64, two per word.
+    """Turn words (n, words) into normals (n, n_fields, size, size).
 
     See `NumpyRenderer`, whose order of operations is kept.
     """

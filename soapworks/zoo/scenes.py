@@ -1,7 +1,7 @@
 """Procedural scenes: textured things on a textured background, with masks and labels.
 
 Scene i of a seed is a function of (seed, i) alone. Its geometry does not depend on the size it is
-rendered at. Things lie anywhere and in any orientation, so position says nothing about the class.
+rendered at. Things lie anywhere and in any orientation, so the class does not depend on position.
 """
 
 import io
@@ -23,7 +23,7 @@ N_CLASSES = 1 + len(SHAPE_NAMES) * len(TEXTURE_NAMES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene; lengths in units of the image's side."""
+    """A thing in a scene; lengths in units of the image's side."""
 
     shape: str
     """Name in `SHAPE_NAMES`."""
@@ -40,14 +40,14 @@ class Thing:
 
     @property
     def class_id(self) -> int:
-        """Class number in a mask: 1 + shape x (number of textures) + texture."""
+        """Class in a mask: 1 + shape x (number of textures) + texture."""
         shape, texture = SHAPE_NAMES.index(self.shape), TEXTURE_NAMES.index(self.texture)
         return 1 + shape * len(TEXTURE_NAMES) + texture
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene: the image and what is in it."""
+    """A scene: the image and the things in it."""
 
     image: NDArray[np.uint8]
     """Pixels (row, column, channel), RGB."""
@@ -108,7 +108,9 @@ def render_scene(index: int, *, size: int = 96, seed: int = 0) -> Scene:
 
 
 def write_scenes(folder: str | Path, n: int, *, size: int = 96, seed: int = 0) -> list[Path]:
-    """Write scenes 0 to n-1 as PNG files ``scene-00000.png``, ... into a folder.
+    """Write scenes 0 to n-1 as PNG files into a folder.
+
+    They are named ``scene-00000.png``, ``scene-00001.png``, ...
 
     A file that is there already with the same content is left alone, time stamp included.
 

@@ -72,7 +72,7 @@ def build_encoder(model_args: dict[str, Any] | None = None) -> Any:
 
 
 def patchify(pixels: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Cut images (n, channel, row, column) into patches (n, patch, pixel and channel)."""
+    """Cut images (n, channel, row, column) into patches (n, patch, value)."""
     n, n_channels, height, width = pixels.shape
     rows, columns = height // patch_size, width // patch_size
     cut = pixels.reshape(n, n_channels, rows, patch_size, columns, patch_size)
@@ -80,7 +80,7 @@ def patchify(pixels: torch.Tensor, patch_size: int) -> torch.Tensor:
 
 
 def normalise(images: NDArray[np.uint8]) -> torch.Tensor:
-    """Turn RGB bytes (n, row, column, channel) into the encoder's input, float32 NCHW."""
+    """Turn RGB bytes (n, row, column, channel) into float32 NCHW input."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
     return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(
         3, 1, 1
@@ -88,7 +88,7 @@ def normalise(images: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def publish(encoder: torch.nn.Module, folder: Path, tag: str) -> None:
-    """Write config.json and model.safetensors (float16) as timm and the Hugging Face hub do.
+    """Write a float16 model as timm and the hub do.
 
     Raises
     ------

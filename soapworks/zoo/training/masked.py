@@ -92,7 +92,7 @@ class MaskedModel(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, scenes: SceneArrays) -> dict[str, float]:
-        """Return the loss over held-out scenes, with masks that are always the same."""
+        """Return the loss over held-out scenes, with fixed masks."""
         losses = [
             float(self.loss(scenes, picked, np.random.default_rng(picked[0])))
             for picked in np.array_split(np.arange(len(scenes.images)), len(scenes.images) // 64)

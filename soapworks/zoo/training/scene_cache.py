@@ -29,7 +29,7 @@ class SceneArrays:
 def load_scenes(
     folder: Path, n: int, *, size: int = 96, seed: int = 0, n_workers: int = 1
 ) -> SceneArrays:
-    """Return scenes 0 to n-1, rendering them unless the folder holds them already.
+    """Return scenes 0 to n-1, rendered once per folder.
 
     Parameters
     ----------

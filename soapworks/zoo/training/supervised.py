@@ -1,4 +1,4 @@
-"""Supervised classification: each patch says its shape and texture, the class token the scene's."""
+"""Supervised classification of shape and texture, by patch and by scene."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def split_classes(shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class SupervisedModel(nn.Module):
-    """Encoder with linear classifiers of shape and texture, for patches and for the class token.
+    """Encoder with linear classifiers of patches and class token.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class SupervisedModel(nn.Module):
 
 
 def _pair_loss(logits: torch.Tensor, shares: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted mean of the cross-entropies of shapes and of textures, added up."""
+    """Return the weighted mean cross-entropy, shapes plus textures."""
     shapes, textures = split_classes(shares)
     each = cross_entropy(logits[:, : 1 + N_SHAPES], shapes, reduction="none") + (
         cross_entropy(logits[:, 1 + N_SHAPES :], textures, reduction="none")
@@ -132,7 +132,7 @@ def _pair_loss(logits: torch.Tensor, shares: torch.Tensor, weights: torch.Tensor
 
 
 def _pair_hits(logits: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Say where the shape, and where the texture, is right; class numbers as in a mask."""
+    """Return where the shape, and where the texture, is right."""
     shapes, textures = split_classes(one_hot(classes, N_CLASSES))
     shape = logits[..., : 1 + N_SHAPES].argmax(-1) == shapes.argmax(-1)
     return shape, logits[..., 1 + N_SHAPES :].argmax(-1) == textures.argmax(-1)

@@ -53,7 +53,7 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def continues(self, earlier: "Schedule", n_done: int) -> bool:
-        """Return whether `n_done` updates of another schedule are the same updates as this one's.
+        """Return whether `n_done` updates of another schedule equal this one's.
 
         Two schedules that differ in length alone agree until the first of them lets the rate fall.
         """
@@ -62,7 +62,7 @@ class Schedule:
 
 
 class Trainer:
-    """One model in training: steps, checkpoints, and the history of its figures.
+    """A model in training: steps, checkpoints and history.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Trainer:
             return self.model.evaluate(held_out)
 
     def save(self, path: Path) -> None:
-        """Write all that a later run needs to go on from here."""
+        """Write all that a later run needs to continue."""
         state = {
             "schedule": asdict(self.schedule),
             "model": self.model.state_dict(),
@@ -146,7 +146,7 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> bool:
-        """Go on from a checkpoint that this schedule continues; return whether there was one."""
+        """Continue from a checkpoint; return whether there was one."""
         if not path.is_file():
             return False
         state = torch.load(path, weights_only=True)

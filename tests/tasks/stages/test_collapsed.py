@@ -45,7 +45,7 @@ def dead_patch_embedding(tensors: Tensors) -> None:
 
 
 @pytest.mark.parametrize("kept", ["all", "none"])
-@pytest.mark.parametrize("store_dtype", ["float16", "float32"])
+@pytest.mark.parametrize("store_dtype", ["auto", "float32"])
 @pytest.mark.parametrize("edit", [all_zero, constant, dead_patch_embedding])
 def test_a_layer_that_does_not_vary_ends_with_an_error(
     request_of, tmp_path: Path, edit, store_dtype: str, kept: str
@@ -83,7 +83,7 @@ def dead_channels(tensors: Tensors) -> None:
 
 
 @pytest.mark.parametrize("weights", ["sigmoid", "scores"])
-@pytest.mark.parametrize("store_dtype", ["float16", "float32"])
+@pytest.mark.parametrize("store_dtype", ["auto", "float32"])
 def test_components_without_variance_have_no_score_and_no_weight(
     request_of, tmp_path: Path, store_dtype: str, weights: str
 ) -> None:
