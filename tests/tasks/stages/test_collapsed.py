@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from soapworks.errors import CollapsedFeaturesError
 from soapworks.storage_schemas.store import Store
-from soapworks.tasks.plan.request import ScoreRequest, plan_of
+from soapworks.tasks.plan.request import PlannedRequest, ScoreRequest, plan_of
 from soapworks.tasks.reports.page import write_report
 from soapworks.tasks.stages.score import read_score_table
 from tests.small import write_checkpoint, write_photographs
@@ -126,9 +126,9 @@ def head_of(store: Store, row):
     return head, read_score_table(store.product(head.recipe["scores"]))
 
 
-def planned(request: ScoreRequest) -> ScoreRequest:
+def planned(request: ScoreRequest) -> PlannedRequest:
     from soapworks.tasks import run as stages
 
     (manifest,) = stages.index_stage(request).keys
     (identity,) = stages.identify_stage(request).keys
-    return request.model_copy(update={"manifest": manifest, "identity": identity})
+    return request.planned(manifest, identity)
