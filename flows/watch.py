@@ -3,13 +3,13 @@
 import glob
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
 
 import httpx
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.context import hydrated_context, serialize_context
 from prefect.events import emit_event
 from prefect.exceptions import PrefectHTTPStatusError
@@ -34,7 +34,12 @@ EVENT = "soapworks.checkpoint"
 is ``soapworks.checkpoint.<name>-<12 digits>``."""
 
 
-@flow(name="watch", flow_run_name="watch {folder}")
+def _run_name(verb: str, parameter: str) -> Callable[[], str]:
+    """Return what names a flow run after one of its parameters, as it may be printed."""
+    return lambda: f"{verb} {one_line(runtime.flow_run.parameters[parameter])}"
+
+
+@flow(name="watch", flow_run_name=_run_name("watch", "folder"))
 def watch_checkpoints(
     folder: str,
     images: str,
@@ -89,7 +94,7 @@ def watch_checkpoints(
     return [asdict(outcome) | {"scores": len(outcome.scores)} for outcome in outcomes]
 
 
-@flow(name="score-arrival", flow_run_name="arrived {checkpoint}")
+@flow(name="score-arrival", flow_run_name=_run_name("arrived", "checkpoint"))
 def score_arrival(
     folder: str,
     checkpoint: str,

@@ -162,14 +162,16 @@ def _receive(connection: Connection, child: BaseProcess, stall_seconds: float) -
 
 def _end(child: BaseProcess, *, interrupt: bool) -> None:
     """Wait a little for the end of a child and its children, then kill them."""
-    if interrupt and child.pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGINT)
-    child.join(GRACE_SECONDS)
-    if child.pid is not None:
+    if (pid := child.pid) is None:
+        return
+    try:
+        if interrupt:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        child.join(GRACE_SECONDS)
+    finally:  # also on a second Ctrl-C
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-    if child.is_alive():
+            os.killpg(pid, signal.SIGKILL)
         child.kill()
         child.join(GRACE_SECONDS)
 
