@@ -18,9 +18,10 @@ from soapworks.errors import EngineError, InputError, SoapworksError, user_messa
 from soapworks.flows.engine.artifacts import publish_curve
 from soapworks.flows.score import score_checkpoints
 from soapworks.names import one_line
+from soapworks.remote import copy_listeners
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.tasks.events import Event, Notice, Waiting, emit, listening
-from soapworks.tasks.executors.child import call_in_child, relay_logs
+from soapworks.tasks.executors.child import call_in_child, heartbeat, relay_logs
 from soapworks.tasks.settings import RunOptions, ScoreSettings, WatchOptions
 from soapworks.tasks.watch.curves import update_curves
 from soapworks.tasks.watch.process import Outcome, process_checkpoint, process_due
@@ -223,6 +224,7 @@ def _score_in_child(context: bytes, checkpoint: str, *arguments: Any) -> list[di
     images, architecture, settings, options = arguments
     with hydrated_context(parent):
         relay_logs()
+        copy_listeners.append(lambda _: heartbeat())
         try:
             return score_checkpoints(
                 [checkpoint], images, architecture, settings=settings, options=options

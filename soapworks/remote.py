@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -161,6 +161,22 @@ def names_in(url: str) -> list[str]:
         )
 
 
+copy_listeners: list[Callable[[int], None]] = []
+"""Called with the number of bytes copied since the last call, from any thread."""
+
+
+def _copy_callback() -> Any:
+    from fsspec.callbacks import Callback
+
+    class Copying(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            for listener in copy_listeners:
+                listener(inc)
+
+    return Copying()
+
+
 def local_copy(url: str) -> Path:
     """Return a copy of a file on this machine, fetched where it is not there yet.
 
@@ -189,7 +205,7 @@ def local_copy(url: str) -> Path:
     try:
         with translate_errors():
             system, path = file_system(url)
-            system.get_file(path, str(part))
+            system.get_file(path, str(part), callback=_copy_callback())
         if part.stat().st_size != facts[1] or facts_of(url) != facts:
             raise RemoteError("it was changed while it was read; start again once it is complete")
         part.replace(copy)

@@ -76,12 +76,20 @@ def relay_logs() -> None:
         logging.getLogger().handlers[:] = [_relay]
 
 
+def heartbeat() -> None:
+    """Report progress that is no event, from any thread of a child: once a second at most."""
+    if _relay is not None and time.monotonic() - _relay.beat_at > 1.0:
+        _relay.beat_at = time.monotonic()
+        _relay.send("event", None)
+
+
 class _Relay(logging.Handler):
     """Sends what happens in a child to its parent."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
         self._connection, self._sending = connection, threading.Lock()
+        self.beat_at = 0.0
 
     def send(self, kind: str, content: Any) -> None:
         data = pickle.dumps((kind, content))
@@ -117,7 +125,7 @@ def _serve(
         relay.send("event", event)
 
     try:
-        relay.send("event", None)  # started
+        heartbeat()  # started
         with listening(listener):
             result = function(*arguments)
     except KeyboardInterrupt:

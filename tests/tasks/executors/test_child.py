@@ -8,13 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import psutil
 import pytest
 
 from soapworks.errors import CheckpointError, ResourceError, StalledError
+from soapworks.remote import copy_listeners, drop_copy, local_copy
 from soapworks.tasks.events import Event, Notice, Waiting, emit
 from soapworks.tasks.executors import child
-from soapworks.tasks.executors.child import call_in_child, relay_logs
+from soapworks.tasks.executors.child import call_in_child, heartbeat, relay_logs
 from soapworks.tasks.watch.rules import is_permanent
 
 
@@ -49,6 +51,18 @@ def hang(pids: str) -> None:
 def wait_for_another() -> str:
     emit(Waiting("for another process"))
     time.sleep(1.5)
+    return "done"
+
+
+def fetch(url: str) -> str:
+    """Copy a file in pieces, each of which takes a while, without an event."""
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/far/a.pt", b"x" * 1000)
+    copy_listeners.append(lambda _: heartbeat())
+    for _ in range(4):
+        time.sleep(1.1)
+        local_copy(url)
+        drop_copy(url)
     return "done"
 
 
@@ -102,6 +116,13 @@ def test_one_that_hangs_is_ended_with_its_children(
 
 def test_waiting_for_another_process_is_no_stall() -> None:
     assert call_in_child(wait_for_another, stall_seconds=0.3) == "done"
+
+
+def test_bytes_that_are_copied_are_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOAPWORKS_HOME", str(tmp_path))
+    assert call_in_child(fetch, "memory://far/a.pt", stall_seconds=2.5) == "done"
 
 
 @pytest.mark.parametrize(
