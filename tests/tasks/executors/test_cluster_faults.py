@@ -159,7 +159,7 @@ def test_blocks_in_blocks_share_a_connection(address: str) -> None:
     assert connection._open == {}
 
 
-@pytest.mark.parametrize("what", ["store", "photographs", "checkpoint"])
+@pytest.mark.parametrize("what", ["store", "images", "checkpoint"])
 def test_workers_that_do_not_see_what_this_process_sees(
     address: str, finished: ScoreRequest, tmp_path: Path, what: str
 ) -> None:
@@ -172,7 +172,7 @@ def test_workers_that_do_not_see_what_this_process_sees(
     if what == "store":
         changes["options"] = finished.options.model_copy(update={"store": elsewhere})
     else:
-        changes["images" if what == "photographs" else "checkpoint"] = elsewhere
+        changes[what] = elsewhere
     request = finished.model_copy(update=changes).planned(manifest, identity)
     with (
         connected(address) as cluster,
