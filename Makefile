@@ -8,13 +8,14 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
-# uv installs from its cache in seconds; where it cannot (an index that only pip is told of), pip does.
+# uv installs from its cache in seconds; where it cannot (an index in pip's settings alone), pip does.
+# Both check the hashes of the lock. pip would look for more than the lock pins: it needs --no-deps.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "soapworks needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.lock \
-	  || $(BIN)/python -m pip install --quiet -r requirements.lock
+	  || $(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -37,8 +38,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 lock:
-	uv pip compile --quiet --universal --fork-strategy fewest --no-emit-index-url --no-header \
-	  --group dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --fork-strategy fewest --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --group dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) demo build .coverage .mypy_cache .pytest_cache .ruff_cache
