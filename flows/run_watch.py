@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from soapworks.errors import EngineError, InputError, UnreachableError
-from soapworks.flows.engine.settings import configured_api_url
+from soapworks.flows.engine.configuration import configured_api_url
 from soapworks.images.listing import open_folder
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.watch.curves import are_behind

@@ -254,13 +254,13 @@ def in_short(error: BaseException) -> str:
     return " ".join(str(error).split())[:160].rstrip(" .") or kind
 
 
-def _home() -> Path:
-    home = os.environ.get("SOAPWORKS_HOME") or "~/.cache/soapworks"
-    return Path(home).expanduser() / "checkpoints"
+def home_folder() -> Path:
+    """Return the folder for what later runs may use again: ``$SOAPWORKS_HOME``, or a cache."""
+    return Path(os.environ.get("SOAPWORKS_HOME") or "~/.cache/soapworks").expanduser()
 
 
 def _folder_of(url: str) -> Path:
-    return _home() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return home_folder() / "checkpoints" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def _drop_others(folder: Path, kept: Path) -> None:

@@ -3,33 +3,21 @@
 Importing this module is cheap: :func:`orchestrated` imports Prefect when it is entered.
 """
 
-import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlsplit
 
-from soapworks.errors import EngineError
-from soapworks.flows.engine.settings import (
-    api_settings,
-    client_environment,
-    configured_api_url,
-    load_settings,
-)
-from soapworks.names import redact
+from soapworks.flows.engine.configuration import configured_api_url, load_settings
+from soapworks.flows.engine.named_server import require_address, require_answer
+from soapworks.flows.engine.settings import api_settings, client_environment
+from soapworks.remote import home_folder
 
 _STARTUP_DEADLINE = 180.0
 _DRAIN_SECONDS = 5.0
-_OWN = (
-    "or unset PREFECT_API_URL (`prefect config unset PREFECT_API_URL` for the active profile) and "
-    "soapworks starts its own server for each command"
-)
 
 
 @dataclass(frozen=True)
@@ -40,8 +28,6 @@ class Engine:
     """URL of the API."""
     server_pid: int | None
     """Process id of our own server; None on any other."""
-    startup_seconds: float
-    """Time from entering the block until the API answered, seconds."""
 
 
 @contextmanager
@@ -82,7 +68,6 @@ def orchestrated(
         If Prefect's settings are invalid, the named server does not answer as a Prefect API, or
         our own does not start.
     """
-    began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(client_environment())
         stack.enter_context(_terminated_by_exception())
@@ -90,72 +75,22 @@ def orchestrated(
         if url is None:
             from soapworks.flows.engine.server import OwnServer
 
-            server = OwnServer(home or _default_home())
+            server = OwnServer(home or home_folder() / "prefect")
             stack.callback(server.stop)
             url = server.url
             load_settings()  # imports Prefect, while the server does the same
             server.wait_until_healthy(deadline)
             _send_queued_events()  # of earlier flows in this process, to the server before
-        _require_address(url)
+        require_address(url)
         stack.enter_context(api_settings(url, own_auth=server.auth if server else None))
         from soapworks.flows.engine.log import short_log_lines
 
         stack.enter_context(short_log_lines(quiet=quiet, verbose=verbose))
         if server is None:
-            _require_answer(url)
+            require_answer(url)
         else:
             stack.callback(_send_queued_events)
-        yield Engine(url, server.pid if server else None, time.monotonic() - began)
-
-
-def _default_home() -> Path:
-    return Path(os.environ.get("SOAPWORKS_HOME") or "~/.cache/soapworks").expanduser() / "prefect"
-
-
-def _require_address(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise EngineError(
-            f"the address of the Prefect API cannot be used: {redact(url)}; set PREFECT_API_URL to "
-            f"one such as http://127.0.0.1:4200/api, {_OWN}"
-        )
-
-
-def _require_answer(url: str) -> None:
-    """Refuse a server that does not answer as a Prefect API, or not to us."""
-    import httpx
-    from prefect.client.orchestration import get_client
-
-    where = f"the Prefect API at {redact(url)}"
-    try:
-        with get_client(sync_client=True) as client:
-            client.read_flows(limit=1)
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            cure = "set PREFECT_API_AUTH_STRING to the server's (PREFECT_API_KEY on Prefect Cloud)"
-        else:
-            cure = "give the address of the API itself, which ends in /api"
-        raise EngineError(f"{where} answers with status {status}: {cure}, {_OWN}") from error
-    except (httpx.TransportError, httpx.TooManyRedirects) as error:
-        raise EngineError(
-            f"no Prefect server answers at {redact(url)} ({redact(error)}): start one with "
-            f"`prefect server start`, {_OWN}"
-        ) from error
-    except ImportError as error:  # of httpx, for some proxies
-        raise EngineError(
-            f"{where} cannot be reached through the proxy of this environment ({error}): install "
-            "that package, or unset ALL_PROXY"
-        ) from error
-    except ValueError as error:  # no JSON, or not of this form
-        raise EngineError(
-            f"{redact(url)} answers, but not as a Prefect API: give the address of the API itself, "
-            f"which ends in /api, {_OWN}"
-        ) from error
+        yield Engine(url, server.pid if server else None)
 
 
 def _send_queued_events() -> None:

@@ -1,24 +1,17 @@
-"""Prefect's settings for one command, and the API that they name.
+"""Settings under which a command uses Prefect, and those of its own server.
 
-Environment variables must be set before Prefect is first imported; nothing here imports it without
-need.
+Environment variables must be set before Prefect is first imported; only :func:`api_settings`
+imports it.
 """
 
-import io
 import os
-import shutil
-import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from soapworks.errors import EngineError
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
+from soapworks.flows.engine.configuration import load_settings
 
 _CLIENT_ENVIRONMENT: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
@@ -70,12 +63,9 @@ def _home() -> Iterator[None]:
     try:
         Path.home()
     except RuntimeError:  # neither HOME nor an entry in the list of users
-        scratch = tempfile.mkdtemp(prefix="soapworks-home-")
-        try:
-            with environment({"HOME": scratch}):
-                yield
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        scratch = tempfile.TemporaryDirectory(prefix="soapworks-home-", ignore_cleanup_errors=True)
+        with scratch as home, environment({"HOME": home}):
+            yield
     else:
         yield
 
@@ -125,82 +115,6 @@ def own_server_environment(prefect_home: Path, *, migrated: bool, auth: str) -> 
         "PREFECT_SERVER_API_AUTH_STRING": auth,
         "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "0" if migrated else "1",
     }
-
-
-def configured_api_url() -> str | None:
-    """Return the Prefect API that the environment or the active profile names.
-
-    Prefect is imported only where some file could hold the answer; so our own server can start
-    while Prefect is still being imported.
-
-    Raises
-    ------
-    EngineError
-        If Prefect cannot read its settings.
-    """
-    configured = _some_file_configures_prefect()
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    return load_settings().api.url if configured or "prefect" in sys.modules else None
-
-
-def load_settings() -> "Settings":
-    """Import Prefect and return its settings.
-
-    Raises
-    ------
-    EngineError
-        If Prefect cannot read its settings.
-    """
-    report = io.StringIO()  # Prefect's own, of a failed import, shows values, which may be secret
-    try:
-        with redirect_stderr(report):
-            from prefect.settings import get_current_settings
-
-            settings = get_current_settings()
-        sys.stderr.write(report.getvalue())
-        return settings
-    except ImportError:
-        raise
-    except Exception as error:  # pydantic's, tomllib's, those of the file system
-        reason = str(error).strip().partition("\n")[0]
-        if callable(errors := getattr(error, "errors", None)):  # its text would show the values
-            first = errors(include_input=False, include_url=False)[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise EngineError(
-            f"Prefect cannot use its settings ({reason}): correct the PREFECT_* environment "
-            f"variables, {_profiles()}, or prefect.toml, pyproject.toml and .env in this folder"
-        ) from error
-
-
-def _profiles() -> Path:
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    return Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-
-
-def _some_file_configures_prefect() -> bool:
-    """Return whether a file may hold settings of Prefect, having read each of them."""
-    candidates = {
-        _profiles(): "",
-        Path("prefect.toml"): "",
-        Path("pyproject.toml"): "tool.prefect",
-        Path(".env"): "PREFECT_",
-    }
-    found = False
-    for path, word in candidates.items():
-        try:
-            if not path.is_file():
-                continue
-            text = path.read_text(encoding="utf-8")
-            if path.suffix == ".toml":
-                tomllib.loads(text)
-        except (OSError, ValueError) as error:
-            raise EngineError(
-                f"Prefect's settings cannot be read from {path} ({error}): correct or remove that "
-                "file"
-            ) from error
-        found = found or word in text
-    return found
 
 
 @contextmanager

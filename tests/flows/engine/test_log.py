@@ -40,6 +40,17 @@ def test_levels(
     assert capsys.readouterr().err.splitlines() == shown
 
 
+def test_secrets_in_addresses_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with short_log_lines(quiet=False, verbose=True):
+        try:
+            raise ValueError("http://user:s3cret@host/api?token=s3cret")
+        except ValueError:
+            logging.getLogger("prefect.flow_runs").exception("at http://s3cret@host/api")
+    shown = capsys.readouterr().err
+    assert "host/api" in shown
+    assert "s3cret" not in shown
+
+
 def test_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with short_log_lines(quiet=False, verbose=False):
         logging.getLogger("prefect.task_runs").warning(

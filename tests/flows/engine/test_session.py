@@ -129,7 +129,8 @@ def test_server_of_the_active_profile_is_used(
     (tmp_path / "profiles.toml").write_text(
         'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:9/profile"\n'
     )
-    code = "from soapworks.flows.engine.settings import configured_api_url as url; print(url())"
+    module = "soapworks.flows.engine.configuration"
+    code = f"from {module} import configured_api_url as url; print(url())"
     answer = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PREFECT_HOME": str(tmp_path)},
