@@ -55,7 +55,7 @@ def test_a_block_is_read_in_one_request(
     stages.extract_stage(request, "synthetic")
     features = request.store().products("features")[0]
     expected = open_features(features)[0:4]
-    monkeypatch.setattr("soapworks.tasks.stages.fit_pca.WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr("soapworks.tasks.stages.stored_features.WHOLE_BYTES", whole_bytes)
     asked, real = [], S3FileSystem._call_s3
 
     async def note(fs, method, *arguments, **options):

@@ -96,11 +96,11 @@ def test_rights_that_end_half_way_lose_nothing(
     bucket = {"store": "s3://half-way/store", "layers": "norm"}
     original, left = Objects.write, [12]
 
-    def write(self: Objects, path: str, data: bytes, *, durable: bool) -> None:
+    def write(self: Objects, path: str, data: bytes, **options: Any) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise PermissionError("Access Denied")
-        original(self, path, data, durable=durable)
+        original(self, path, data, **options)
 
     monkeypatch.setattr(Objects, "write", write)
     with pytest.raises(StoreError, match="permission denied; check the rights and credentials"):
