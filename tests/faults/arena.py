@@ -7,7 +7,8 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from soapworks.tasks.settings import RunOptions, ScoreSettings
 from tests.children import CONTEXT
 from tests.faults import oracle
 from tests.faults.child import Job, furnish, work
+from tests.faults.many import ONLY
 from tests.faults.primitives import Fault
 
 DEADLINE = 120.0
@@ -149,6 +151,14 @@ class Arena:
         """Start a run on a store."""
         options = more.pop("options", {})
         return Child(Job(self.request(store, **options), self.scratch(), fault, **more))
+
+    @contextmanager
+    def at_least(self, kind: str, n: int) -> Iterator[None]:
+        """Check that inside the block so many faults of a kind came."""
+        before = self.counts[kind]
+        yield
+        came = self.counts[kind] - before
+        assert came >= n or ONLY in os.environ, f"{came} faults of the kind {kind} came, of {n}"
 
     def steps(self, keep: str = "all") -> list[tuple[str, str]]:
         """Return the (step, path) of all changes that an undisturbed run makes to its store."""

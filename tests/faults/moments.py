@@ -45,6 +45,8 @@ def moments(steps: Sequence[tuple[str, str]]) -> list[Moment]:
     for step, path in steps:
         pattern = plain(path)
         seen[step, pattern] += 1
+        if step in ("open", "mkdir") and seen[step, pattern] > 1:
+            continue  # how often a folder is found missing is a matter of threads
         found.append(Moment(step, pattern, seen[step, pattern]))
     return found
 

@@ -45,7 +45,8 @@ def test_damaged_between_two_runs(arena: Arena) -> None:
         store = arena.scratch() / "store"
         finished = rng.random() < 0.5
         fault = None if finished else rng.choice(possible).fault("kill", seed)
-        arena.start(store, fault).wait()
+        outcome = arena.start(store, fault).wait()
+        assert outcome.struck or finished, fault
         if rng.random() < 0.3:
             for kind in ("heads", "scores"):  # so that what they are made of is read again
                 shutil.rmtree(store / kind, ignore_errors=True)
@@ -69,4 +70,5 @@ def test_damaged_between_two_runs(arena: Arena) -> None:
         assert heads <= set(oracle.published(store)), what
         shutil.rmtree(store)
 
-    inject(range(7000, 7040), one)
+    with arena.at_least("damage", 30):
+        inject(range(7000, 7040), one)

@@ -38,7 +38,8 @@ def test_killed_again_and_again(arena: Arena) -> None:
         faults = [Fault("kill", rng.randrange(1, n_steps // 2), seed=seed) for _ in range(3)]
         arena.disturb(*faults)
 
-    inject(range(2000, 2008), one)
+    with arena.at_least("kill", 12):
+        inject(range(2000, 2008), one)
 
 
 def test_killed_at_a_random_time(arena: Arena) -> None:
@@ -54,7 +55,8 @@ def test_killed_at_a_random_time(arena: Arena) -> None:
         arena.check_recovers(place / "store")
         shutil.rmtree(place)
 
-    inject(range(3000, 3012), one)
+    with arena.at_least("kill", 4):
+        inject(range(3000, 3012), one)
 
 
 def test_power_fails(arena: Arena) -> None:

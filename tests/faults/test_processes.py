@@ -104,7 +104,8 @@ def test_several_at_once_of_which_one_is_killed(arena: Arena) -> None:
         arena.check_whole(store)
         shutil.rmtree(store)
 
-    inject(range(6300, 6312), one)
+    with arena.at_least("kill", 3):  # the others may have done the work before
+        inject(range(6300, 6312), one)
 
 
 def test_stopped_and_continued(arena: Arena) -> None:
@@ -124,7 +125,8 @@ def test_stopped_and_continued(arena: Arena) -> None:
             assert other.ended(DEADLINE)
         sleeper.signal(signal.SIGCONT)
         outcomes = sleeper.wait(), other.wait()
-        arena.counts["stop"] += outcomes[0].struck
+        assert outcomes[0].struck
+        arena.counts["stop"] += 1
         for outcome in outcomes:
             assert outcome.finished or outcome.clear, outcome.log
         assert outcomes[1].finished, outcomes[1].log
@@ -142,7 +144,8 @@ def test_killed_on_another_machine(arena: Arena) -> None:
         store = arena.scratch() / "store"
         fault = random.Random(seed).choice(possible).fault("kill", seed)
         outcome = arena.start(store, fault, host="elsewhere", options={"lease_seconds": 1.0}).wait()
-        arena.counts["kill"] += outcome.struck
+        assert outcome.struck
+        arena.counts["kill"] += 1
         # The lease says itself when it expires; the one who waits would be patient for longer.
         arena.check_recovers(store, exact="layers", lease_seconds=50.0)
         shutil.rmtree(store)

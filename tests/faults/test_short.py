@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from tests.faults.arena import Arena
 from tests.faults.many import inject
 from tests.faults.primitives import Fault
@@ -53,3 +55,11 @@ def test_one_that_stood_still_leaves_the_work_of_others(arena: Arena) -> None:
         assert outcome.finished, outcome.log
     arena.counts["stop"] += 2
     arena.check_whole(store)
+
+
+def test_a_fault_that_never_comes_is_no_success(arena: Arena) -> None:
+    with pytest.raises(AssertionError, match="never came"):
+        arena.disturb(Fault("kill", 1, "write", "no/such/path"))
+    with pytest.raises(AssertionError, match="0 faults of the kind kill came, of 1"):
+        with arena.at_least("kill", 1):
+            pass
