@@ -250,10 +250,6 @@ class Store:
         """Delete something that :meth:`abandoned` told; False if it is no longer abandoned."""
         return housekeeping.discard(self.location, location, self.lease_seconds)
 
-    def usage(self) -> dict[str, int]:
-        """Return kind -> bytes, unpublished work included."""
-        return {kind: sum((self.location / kind).sizes().values()) for kind in self.kinds()}
-
     def free_bytes(self) -> int | None:
         """Return the bytes that can still be written; None where nobody knows (S3)."""
         return self.location.free_bytes()

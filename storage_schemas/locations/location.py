@@ -188,10 +188,6 @@ class Location:
         with translate_errors(self, "list"):
             return self._do().sizes_of(self._path, files)
 
-    def walk(self) -> list[str]:
-        """Return the relative paths of all files below this folder, sorted."""
-        return list(self.sizes())
-
     def sync(self, files: list[str]) -> None:
         """Make files below this folder durable."""
         with translate_errors(self, "write"):

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -213,13 +213,8 @@ class Product:
 
     def verify(self) -> list[Damage]:
         """Return every file that is not as it was published; all bytes are read."""
-        return [damage for _, damage in self.verify_steps() if damage]
-
-    def verify_steps(self) -> Iterator[tuple[int, Damage | None]]:
-        """Yield (the file's bytes, damage or None) per file, as the check goes on."""
-        yield from ((0, damage) for damage in self.check_documents())
-        for path, file in self.files.items():
-            yield file.bytes, self.check(path)
+        found = [self.check(path) for path in self.files]
+        return self.check_documents() + [damage for damage in found if damage]
 
     def check_documents(self) -> list[Damage]:
         """Return what is wrong with the recipe's file and the record itself."""

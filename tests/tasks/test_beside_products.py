@@ -39,7 +39,6 @@ def test_the_folder_is_reserved() -> None:
 def test_it_is_no_kind_of_product(watched: Store, request_) -> None:
     assert (watched.location / FOLDER).names()
     assert FOLDER not in watched.kinds()
-    assert FOLDER not in watched.usage()
     assert not any(FOLDER in address.url for address in watched.addresses())
     assert len(watched.products("heads")) == 1
     assert watched.unreadable() == []

@@ -66,7 +66,7 @@ def test_missing_is_told_and_deleting_it_is_fine(folder):
     with pytest.raises(MissingProductError, match="is not there"):
         (folder / "a").read_bytes()
     (folder / "a").delete()
-    assert (folder / "a").names() == folder.walk() == []
+    assert (folder / "a").names() == list(folder.sizes()) == []
     (folder / "a/b").write_bytes(b"x")
     (folder / "a").delete()
     assert not (folder / "a/b").exists()
@@ -145,7 +145,7 @@ def test_links_pipes_and_folders_are_not_read(tmp_path):
     for name in ("pipe", "folder"):
         with pytest.raises(StoreError):
             (store / name).read_bytes()
-    assert store.walk() == []
+    assert list(store.sizes()) == []
     assert (store / "link").size() is None
     (store / "folder").delete()
     assert (tmp_path / "secret").exists()
