@@ -1,10 +1,11 @@
 """One run from the command line: ask the store first, start the workflow engine only for work."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from soapworks.errors import user_message
+from soapworks.errors import StoreError, user_message
 from soapworks.storage_schemas.layout.layer_summary import LayerSummary
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.events import Notice, emit
@@ -79,6 +80,27 @@ def check_request(model: ModelEntry, settings: ScoreSettings, options: RunOption
     describe_checkpoint(found, image_size=own.image_size).resolve_layers(own.layers)
 
 
+def check_store(store: Store) -> None:
+    """Raise where a store on a disk cannot be written, before any work.
+
+    Raises
+    ------
+    StoreError
+        If it, or the folder that it would be made in, is a file or must not be written.
+    """
+    place = store.location.local_path
+    if place is None:
+        return
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        reason = f"{there} is not a folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = f"{there} must not be written by this user"
+    else:
+        return
+    raise StoreError(f"the store {place} cannot be written: {reason}; choose another with --store")
+
+
 def plan_run(
     models: Sequence[ModelEntry], images: str, settings: ScoreSettings, options: RunOptions
 ) -> tuple[list[Projection], dict[str, str]]:
@@ -145,6 +167,7 @@ def score(
             raise SomeFailedError(refused, [])
     else:
         check_request(models[0], settings, options)
+    check_store(Store(options.store))
     # The cluster first: whether it answers is known sooner.
     with connected(options.dask), engine():
         from soapworks.flows.score import score_checkpoints

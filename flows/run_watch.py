@@ -7,6 +7,7 @@ from typing import Any
 
 from soapworks.errors import EngineError, InputError, UnreachableError
 from soapworks.flows.engine.configuration import configured_api_url
+from soapworks.flows.run_score import check_store
 from soapworks.images.listing import open_folder
 from soapworks.tasks.events import Notice, emit
 from soapworks.tasks.watch.curves import are_behind
@@ -105,6 +106,7 @@ def check(watch: Watch) -> None:
         No images; or events are to start the work, without a permanent server to do so.
     """
     open_folder(watch.images).list()
+    check_store(watch.store)
     if watch.watching.start == "event" and configured_api_url() is None:
         raise InputError(
             "start = event needs a permanent Prefect server, with a deployment that the event "

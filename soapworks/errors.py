@@ -114,23 +114,39 @@ def user_message(error: BaseException) -> str:
     Parameters
     ----------
     error
-        Any exception; of those that are not soapworks's own, only a full disk and exhausted
-        memory have a known cure.
+        Any exception; of those that are not soapworks's own, a full disk, exhausted memory and a
+        missing home folder have a known cure.
 
     Examples
     --------
     >>> user_message(InputError("tau must be above 0, and is -1"))
     'tau must be above 0, and is -1'
     """
+    if _is_out_of_memory(error):
+        return (
+            "memory ran out: lower --batch-size, --workers or --memory, or raise the process's "
+            "limit (ulimit -v), and run again"
+        )
     if isinstance(error, SoapworksError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         place = error.filename or "the store"
         return f"no space left on the disk ({place}): make room and run again"
-    if isinstance(error, MemoryError):
-        return "memory ran out: lower --batch-size, --workers or --memory and run again"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "the home folder is not known: set HOME, or SOAPWORKS_HOME to a folder for copies"
     first = redact((str(error).strip().splitlines() or [""])[0])
     return (
         f"unexpected {type(error).__name__}: {first} (please report it; --debug shows where it "
         "came from)"
     )
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an exception, or one behind it, comes from too little memory."""
+    while error is not None:
+        # A library that cannot be mapped is an ImportError.
+        short = isinstance(error, ImportError) and "failed to map" in str(error)
+        if short or isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
+            return True
+        error = error.__cause__
+    return False
