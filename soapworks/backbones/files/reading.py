@@ -1,11 +1,12 @@
 """Read the tensors of one weights file, and nothing but tensors.
 
-``.safetensors`` through safetensors, everything else through ``torch.load(weights_only=True)``,
-which builds tensors and plain containers and refuses whatever would call code.
+``.safetensors`` through safetensors, everything else through ``torch.load(weights_only=True)``;
+where that refuses an unknown name, through a loader to which all unknown names are inert.
 """
 
 import argparse
-import re
+import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from soapworks.backbones.files.names import SAFETENSORS_SUFFIX, check_weights_suffix
+from soapworks.backbones.files.pickles import CodeError, check_pickles, load_inert
 from soapworks.errors import CheckpointError, NotACheckpointError
 
 _RESAVE = "save the tensors alone, with safetensors or torch.save(model.state_dict(), ...)"
@@ -86,20 +88,25 @@ def _read_torch(path: Path, n_bytes: int) -> Any:
     if is_zip:
         _check_archive(path, n_bytes)
     try:
-        # Training scripts store their argparse.Namespace beside the weights: a plain container.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        check_pickles(path, is_zip=is_zip)
+        try:
+            # Training scripts store their argparse.Namespace beside the weights.
+            with (
+                torch.serialization.safe_globals([argparse.Namespace]),
+                warnings.catch_warnings(action="ignore"),
+            ):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        except pickle.UnpicklingError:
+            return load_inert(path, mmap=is_zip)
+    except CheckpointError:
+        raise
+    except CodeError as error:
+        raise CheckpointError(
+            f"{path} wants to run code when it is loaded ({error}), which is refused: if you trust "
+            f"it, load it yourself and {_RESAVE}"
+        ) from error
     except Exception as error:
         # The unpickler raises whatever damaged bytes lead it to; all of it means the same here.
-        text = str(error)
-        refused = re.search(r"GLOBAL ([\w.]+)", text)
-        if refused:
-            raise CheckpointError(
-                f"{path} wants to run code when it is loaded ({refused[1]}), which is refused: if "
-                f"you trust it, load it yourself and {_RESAVE}"
-            ) from error
-        if "TorchScript" in text:
-            raise CheckpointError(f"{path} is a TorchScript program: {_RESAVE}") from error
         raise _damaged(path, error) from error
 
 
@@ -110,6 +117,8 @@ def _check_archive(path: Path, n_bytes: int) -> None:
             records = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _damaged(path, error) from error
+    if any(record.filename.endswith(("/constants.pkl", ".py")) for record in records):
+        raise CheckpointError(f"{path} is a TorchScript program: {_RESAVE}")
     if any(record.filename.endswith(".npy") for record in records):
         raise CheckpointError(
             f"{path} is a NumPy archive, which is not read: convert it with timm and {_RESAVE}"
