@@ -173,7 +173,7 @@ def test_workers_that_do_not_see_what_this_process_sees(
         changes["options"] = finished.options.model_copy(update={"store": elsewhere})
     else:
         changes[what] = elsewhere
-    request = finished.model_copy(update=changes).planned(manifest, identity)
+    request = finished.planned(manifest, identity).model_copy(update=changes)
     with (
         connected(address) as cluster,
         pytest.raises(EngineError, match=f"worker tcp://.* does not see the {what} at {elsewhere}"),
