@@ -15,6 +15,7 @@ from soapworks.storage_schemas.layout.tables import SCORES_TABLE
 FILES: dict[str, tuple[str, ...]] = {
     "checkpoints": ("identity.json",),
     "images": (IMAGES_TABLE, UNREADABLE_TABLE),
+    "precision": ("precision.json",),
     "scores": (SCORES_TABLE,),
     "heads": ("head.safetensors", SCORES_TABLE),
 }

@@ -44,7 +44,7 @@ def recipe_of(product: Product) -> Recipe:
     return RECIPES[product.kind](**fields)
 
 
-@pytest.mark.parametrize("kind", list(RECIPES))
+@pytest.mark.parametrize("kind", [kind for kind in RECIPES if kind != "precision"])
 def test_a_record_that_forgets_a_file_is_damage(old: Store, kind: str) -> None:
     product = old.products(kind)[0]
     recipe, whole = recipe_of(product), product.record["files"]
