@@ -63,12 +63,13 @@ class RoundingError(PrecisionError):
     Attributes
     ----------
     layers
-        Layer -> the reason, one sentence.
+        Layer -> the reason, without the cure.
     """
 
     def __init__(self, layers: Mapping[str, str]) -> None:
         self.layers = dict(layers)
-        super().__init__("; ".join(self.layers.values()))
+        reasons = "; ".join(self.layers.values())
+        super().__init__(f"{reasons}; run with --store-dtype auto or float32")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the layers: an error is rebuilt from its message otherwise."""

@@ -126,7 +126,7 @@ def pca_stage(request: PlannedRequest, layer: str) -> StageResult:
         # Features of an older version were not checked while they were extracted.
         fault = stored_fault(plan, require(store, plan.pca))
         if fault is not None:
-            raise RoundingError({layer: f"{fault}, or run the same command again"})
+            raise RoundingError({layer: fault})
     return result
 
 

@@ -46,6 +46,7 @@ def channel_shares(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> 
 
     Examples
     --------
+    >>> import numpy as np
     >>> channel_shares(np.array([0.0, 3000.0]), np.ones(2)).round(3)
     array([0.   , 0.715])
     """

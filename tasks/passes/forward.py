@@ -217,8 +217,7 @@ def _check_finite(
     image, row, column, channel = (int(i) for i in bad[0])
     value = values[image, row, column, channel]
     cure = (
-        f"values beyond {np.finfo(recipe.dtype).max:g} overflow the stored {recipe.dtype}: run "
-        "with --store-dtype auto or float32"
+        f"values beyond {np.finfo(recipe.dtype).max:g} overflow the stored {recipe.dtype}"
         if overflows
         else "the weights or the precision of the forward pass are at fault: try --precision "
         "float32, and check the checkpoint"

@@ -83,8 +83,7 @@ def describe_fault(recipe: FeaturesRecipe, what: str, number: int, share: float)
     """Return the message about a channel or component that float16 does not hold."""
     return (
         f"{recipe.subject.architecture} {recipe.subject.layer}: rounding to float16 adds an error "
-        f"of {share:.2g} times the variance of {what} {number} (limit {BOUND:g}); store this layer "
-        "in float32 (--store-dtype auto or float32)"
+        f"of {share:.2g} times the variance of {what} {number} (limit {BOUND:g})"
     )
 
 
