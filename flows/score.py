@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from prefect import State, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -34,6 +34,9 @@ from soapworks.tasks.reports.response_maps import top_components
 from soapworks.tasks.reports.summary import summarize
 from soapworks.tasks.run import StageResult
 from soapworks.tasks.settings import KeepFeatures, RunOptions, ScoreSettings
+
+Keys = list[str] | State[list[str]]
+"""What a task returns: its keys, or the state that holds them, which Prefect hands on as it is."""
 
 
 def run_name() -> str:
@@ -190,49 +193,49 @@ def score_layers(request: PlannedRequest, layers: Sequence[str]) -> None:
 
 
 @task(task_run_name="index {request.folder_label}", cache_policy=NO_CACHE)
-def index_images(request: IndexRequest) -> list[str]:
+def index_images(request: IndexRequest) -> Keys:
     """Find, check and digest the images."""
     return shown(stages.index_stage(request))
 
 
 @task(task_run_name="identify {request.label}", cache_policy=NO_CACHE)
-def identify_checkpoint(request: ScoreRequest) -> list[str]:
+def identify_checkpoint(request: ScoreRequest) -> Keys:
     """Digest the checkpoint's tensors."""
     return shown(stages.identify_stage(request))
 
 
 @task(task_run_name="extract {request.label} · {domain}", cache_policy=NO_CACHE)
-def extract_features(request: PlannedRequest, domain: str) -> list[str]:
+def extract_features(request: PlannedRequest, domain: str) -> Keys:
     """Run the forward passes that are missing."""
     return shown(stages.extract_stage(request, domain))
 
 
 @task(task_run_name="extract {request.label} · real", cache_policy=NO_CACHE)
-def stream_moments(request: PlannedRequest) -> list[str]:
+def stream_moments(request: PlannedRequest) -> Keys:
     """Run the real images' first passes that are missing, for the moments of their features."""
     return shown(stages.moments_stage(request))
 
 
 @task(task_run_name="respond {request.label} · {domain}", cache_policy=NO_CACHE)
-def stream_responses(request: PlannedRequest, domain: str) -> list[str]:
+def stream_responses(request: PlannedRequest, domain: str) -> Keys:
     """Run the passes that are missing, for the responses of the components."""
     return shown(stages.responses_stage(request, domain))
 
 
 @task(task_run_name="pca {request.label} · {layer}", cache_policy=NO_CACHE)
-def fit_components(request: PlannedRequest, layer: str) -> list[str]:
+def fit_components(request: PlannedRequest, layer: str) -> Keys:
     """Fit the principal components out of core."""
     return shown(stages.pca_stage(request, layer))
 
 
 @task(task_run_name="score {request.label} · {layer}", cache_policy=NO_CACHE)
-def score_components(request: PlannedRequest, layer: str) -> list[str]:
+def score_components(request: PlannedRequest, layer: str) -> Keys:
     """Count responses and score the components."""
     return shown(stages.score_stage(request, layer))
 
 
 @task(task_run_name="head {request.label} · {layer}", cache_policy=NO_CACHE)
-def export_head(request: PlannedRequest, layer: str) -> list[str]:
+def export_head(request: PlannedRequest, layer: str) -> Keys:
     """Export the head."""
     return shown(stages.head_stage(request, layer))
 
@@ -260,21 +263,17 @@ def write_checkpoint_report(request: PlannedRequest, layers: list[LayerSummary])
         emit(Notice(f"{request.checkpoint}: the report is not whole: {user_message(error)}"))
 
 
-def shown(result: StageResult) -> list[str]:
+def shown(result: StageResult) -> Keys:
     """Return a stage's keys, in a state that shows as cached where nothing had to be done."""
-    if result.cached:
-        state: object = Completed(
-            name="Cached", message="was in the store already", data=result.keys
-        )
-        return cast("list[str]", state)  # see only_key
-    return result.keys
+    if not result.cached:
+        return result.keys
+    return Completed(name="Cached", message="was in the store already", data=result.keys)
 
 
-def only_key(keys: list[str]) -> str:
-    """Return the one key that a task gave back; Prefect hands on a state as the state it is."""
-    given: object = keys
-    (key,) = given.result() if isinstance(given, State) else keys
-    return key
+def only_key(keys: Keys) -> str:
+    """Return the only key that a task returned."""
+    (key,) = keys.result() if isinstance(keys, State) else keys
+    return str(key)
 
 
 def _name(checkpoint: object) -> str:
