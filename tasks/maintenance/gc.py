@@ -4,7 +4,6 @@ Never chosen is what a live lease protects: the product or work it stands for, a
 about the same checkpoint, on which a run may be about to go on.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import read_product
 from soapworks.storage_schemas.publishing.records import PARTS, RECIPE
 from soapworks.storage_schemas.store import Store
-from soapworks.tasks.events import StageAdvanced, StageFinished, StageStarted, emit
+from soapworks.tasks.events import stage
 from soapworks.tasks.executors.threads import compute_each
 from soapworks.tasks.maintenance.retention import (
     Retention,
@@ -25,8 +24,6 @@ from soapworks.tasks.maintenance.retention import (
     unreferenced,
     weights_of,
 )
-
-STAGE = "clean"
 
 READERS = 8
 """Records read at once: from a bucket one waits for answers."""
@@ -140,18 +137,16 @@ def clean(store: Store, chosen: Candidates) -> tuple[list[Candidate], dict[str, 
     """
     deleted: list[Candidate] = []
     left: dict[str, str] = {}
-    emit(StageStarted(STAGE, store.url, len(chosen.choices), "items"))
-    started = time.monotonic()
-    for choice in chosen.choices:
-        try:
-            if _delete(store, choice):
-                deleted.append(choice)
-            else:
-                left[choice.path] = "is gone or in use by now"
-        except StoreError as error:
-            left[choice.path] = str(error).rstrip(".")
-        emit(StageAdvanced(STAGE, store.url, 1))
-    emit(StageFinished(STAGE, store.url, False, time.monotonic() - started))
+    with stage("clean", store.url, len(chosen.choices), "items") as advance:
+        for choice in chosen.choices:
+            try:
+                if _delete(store, choice):
+                    deleted.append(choice)
+                else:
+                    left[choice.path] = "is gone or in use by now"
+            except StoreError as error:
+                left[choice.path] = str(error)
+            advance(1)
     return deleted, left
 
 
@@ -173,7 +168,7 @@ def _look(address: Location) -> Stored | str | None:
         created = str(product.record["created"])
         return Stored(address, product.kind, product.key, created, product.facts, product.recipe)
     except StoreError as error:
-        return f"{address.parent.name}/{address.name} cannot be read ({str(error).rstrip('.')})"
+        return f"{address.parent.name}/{address.name} cannot be read ({error})"
 
 
 def _recipe_at(address: Location) -> dict[str, Any]:

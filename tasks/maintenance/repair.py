@@ -8,7 +8,6 @@ the spot where their inputs are in the store; features need images and weights.
 import hashlib
 import re
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,11 +20,9 @@ from soapworks.storage_schemas.layout.recipes import RECIPES, Recipe, input_keys
 from soapworks.storage_schemas.publishing.products import Product
 from soapworks.storage_schemas.publishing.records import RECIPE
 from soapworks.storage_schemas.store import Store
-from soapworks.tasks.events import StageFinished, StageStarted, emit
+from soapworks.tasks.events import stage
 from soapworks.tasks.maintenance.verify import Finding
 from soapworks.tasks.stages.rebuild import REBUILDABLE, Inputs, inputs_of, rebuild
-
-STAGE = "repair"
 
 _BLOCK = re.compile(r"attempt-[^/]+/(?:arrays\.zarr/features/c/|parts/block-0*)(\d+)[/.]")
 
@@ -70,10 +67,10 @@ def repair(store: Store, findings: Sequence[Finding], *, memory: int, workers: i
         stale = _made_from(store, kind, changed) if changed else []
         some += [Finding(p.location, (), p) for p in stale if p.location not in known]
         for finding in some:
-            emit(StageStarted(STAGE, finding.address, 1, "products"))
-            started = time.monotonic()
-            outcome, new = _repair(store, inputs, commands, finding, memory=memory, workers=workers)
-            emit(StageFinished(STAGE, finding.address, False, time.monotonic() - started))
+            with stage("repair", finding.address, 1, "products"):
+                outcome, new = _repair(
+                    store, inputs, commands, finding, memory=memory, workers=workers
+                )
             done.append(outcome)
             old = finding.product
             if new and old and new.record["files"] != old.record["files"]:
@@ -104,13 +101,13 @@ def _repair(
         if not store.withdraw(finding.product or finding.location):
             return ended("replaced")
     except StoreError as error:
-        return ended("left", _end(error))
+        return ended("left", str(error))
     if recipe is None or not isinstance(recipe, REBUILDABLE):
         return ended("withdrawn", _rest(finding, fields, command))
     try:
         product = rebuild(store, inputs, recipe, memory=memory, workers=workers)
     except SoapworksError as error:
-        why = f"cannot be rebuilt from the store alone ({_end(error)})"
+        why = f"cannot be rebuilt from the store alone ({error})"
         return ended("withdrawn", f"{why}: {command}")
     return Repair(finding.address, "remade"), product
 
@@ -174,10 +171,6 @@ def _rest(finding: Finding, fields: Mapping[str, Any], command: str) -> str:
         f"{len(lost)} of {-(-n_images // block)} blocks are lost; the next run that needs it makes "
         f"{passes} forward passes: {command}"
     )
-
-
-def _end(error: Exception) -> str:
-    return str(error).rstrip(".")
 
 
 class Commands:

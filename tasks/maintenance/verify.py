@@ -4,7 +4,6 @@ Files are read in pieces and many at once, product by product, so memory stays s
 the store holds.
 """
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,8 @@ from soapworks.storage_schemas.publishing.records import (
     LaterFormatError,
 )
 from soapworks.storage_schemas.store import Store
-from soapworks.tasks.events import StageAdvanced, StageFinished, StageStarted, emit
+from soapworks.tasks.events import Advance, stage
 from soapworks.tasks.executors.threads import compute_each
-
-STAGE = "verify"
 
 PIECE_BYTES, PIECE_FILES = 16 << 20, 64
 """What one call reads at most, if it is more than one file: hides the cost of a call."""
@@ -95,19 +92,17 @@ def verify(store: Store, what: str | None = None, *, workers: int) -> Verificati
     StoreError
         If the store cannot be listed.
     """
-    started = time.monotonic()
     addresses = _addresses(store, what)
     looks = list(compute_each(_look, addresses, workers=workers))
     published = [look for look in looks if look.n_files]
     findings = [look.finding for look in looks if look.finding]
     total = sum(look.n_bytes for look in published)
-    emit(StageStarted(STAGE, store.url, total, "bytes"))
-    for some in _together(published):
-        findings += _damaged(store, some, workers)
-    unnamed = orphans(store) if what is None else []
-    for found in compute_each(partial(unrecorded_at, store), addresses, workers=workers):
-        unnamed += found
-    emit(StageFinished(STAGE, store.url, False, time.monotonic() - started))
+    with stage("verify", store.url, total, "bytes") as advance:
+        for group in _together(published):
+            findings += _damaged(group, workers, advance)
+        unnamed = orphans(store) if what is None else []
+        for found in compute_each(partial(unrecorded_at, store), addresses, workers=workers):
+            unnamed += found
     order = list(RECIPES)
     return Verification(
         n_products=len(published),
@@ -165,7 +160,7 @@ def _look(address: Location) -> _Look:
         damage = Damage(RECORD, "cannot be understood")
         return _Look(address, finding=Finding(address, (damage,)))
     except StoreError as error:
-        damage = Damage(RECORD, f"cannot be read ({str(error).rstrip('.')})", certain=False)
+        damage = Damage(RECORD, f"cannot be read ({error})", certain=False)
         return _Look(address, finding=Finding(address, (damage,)))
     if product is None:
         return _Look(address)
@@ -186,7 +181,7 @@ def _together(looks: Sequence[_Look]) -> Iterator[list[Location]]:
         yield some
 
 
-def _damaged(store: Store, addresses: Sequence[Location], workers: int) -> list[Finding]:
+def _damaged(addresses: Sequence[Location], workers: int, advance: Advance) -> list[Finding]:
     pieces = [
         piece
         for address in addresses
@@ -195,7 +190,7 @@ def _damaged(store: Store, addresses: Sequence[Location], workers: int) -> list[
     ]
     damages: dict[Product, list[Damage]] = {}
     for piece, found in zip(pieces, compute_each(_check, pieces, workers=workers), strict=True):
-        emit(StageAdvanced(STAGE, store.url, piece.n_bytes))
+        advance(piece.n_bytes)
         if found:
             damages.setdefault(piece.product, []).extend(found)
     return [
