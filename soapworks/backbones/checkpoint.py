@@ -14,12 +14,13 @@ from soapworks.backbones.architectures import (
 )
 from soapworks.backbones.files.names import (
     CONFIG_NAME,
+    INDEX_NAMES,
     WEIGHTS_NAMES,
     check_weights_suffix,
     has_weights_suffix,
 )
-from soapworks.backbones.files.reading import read_weights_file
 from soapworks.backbones.files.remote_files import find_remote, fingerprint_of, local_file
+from soapworks.backbones.files.shards import check_shard, is_index, read_index
 from soapworks.backbones.files.sources import (
     find_file,
     find_folder_files,
@@ -89,19 +90,37 @@ class Checkpoint:
         Behind a URL: the URL, the size and what the storage says of the version (ETag, time). While
         it stays the same the digest need not be computed again.
         """
-        names = [self.source, self.config_source]
+        names = [self.source, *self._shards(), self.config_source]
         real = [n if is_url(n) else str(Path(n).resolve()) for n in names if n is not None]
         return tuple(tuple(fingerprint_of(name)) for name in real)
+
+    def _shards(self) -> dict[str, list[str]]:
+        """Paths or URLs of the shards and the names of the tensors in each."""
+        if not is_index(self.source):
+            return {}
+        folder = self.source.removesuffix(Path(self.source).name)
+        shards = read_index(local_file(self.source), where=self.source)
+        return {f"{folder}{shard}": names for shard, names in shards.items()}
 
     def _read(self) -> "Unwrapped":
         from soapworks.backbones.files.unwrapping import unwrap
 
-        path = local_file(self.source)
+        content = {} if is_index(self.source) else self._read_file(self.source)
+        for shard, names in self._shards().items():
+            found = self._read_file(shard)
+            check_shard(found, names, where=shard)
+            content |= found
+        return unwrap(content, where=self.source, part=self.wanted_part)
+
+    def _read_file(self, source: str) -> dict[Any, Any]:
+        from soapworks.backbones.files.reading import read_weights_file
+
+        path = local_file(source)
         try:
-            return unwrap(read_weights_file(path), where=self.source, part=self.wanted_part)
+            return dict(read_weights_file(path))
         except CheckpointError as error:
             # People know the address, not the copy.
-            raise type(error)(str(error).replace(str(path), self.source)) from error
+            raise type(error)(str(error).replace(str(path), source)) from error
 
 
 def open_checkpoint(
@@ -240,7 +259,11 @@ def _on_hub(
     else:
         config = find_on_hub(repository, [CONFIG_NAME], name=identifier)
         found = read_config(config)
-    return found, find_on_hub(repository, WEIGHTS_NAMES, name=identifier), config
+    weights = find_on_hub(repository, [*WEIGHTS_NAMES, *INDEX_NAMES], name=identifier)
+    if is_index(str(weights)):
+        for shard in read_index(weights, where=identifier):
+            find_on_hub(repository, [shard], name=identifier)
+    return found, weights, config
 
 
 def _unknown(identifier: str, is_bare: bool) -> str:

@@ -68,14 +68,9 @@ def choose_weights(names: Sequence[str], folder: str) -> tuple[str, str | None]:
     ('model.safetensors', 'config.json')
     """
     config = CONFIG_NAME if CONFIG_NAME in names else None
-    for name in WEIGHTS_NAMES:
+    for name in (*WEIGHTS_NAMES, *INDEX_NAMES):
         if name in names:
             return name, config
-    if "model.safetensors.index.json" in names:
-        raise CheckpointError(
-            f"the weights in {folder} are split into shards, which are not read: save them as one "
-            "model.safetensors"
-        )
     others = [name for name in names if has_weights_suffix(name)]
     if len(others) != 1:
         what = ", ".join(others[:8]) if others else "none"
