@@ -8,7 +8,6 @@ and no process-wide setting of Pillow is changed.
 import io
 import re
 import struct
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -38,6 +37,12 @@ from soapworks.images.formats import (
 )
 from soapworks.images.high_bit_depth import grey_eight_bit
 from soapworks.images.pillow_warnings import pillow_quiet
+from soapworks.images.tiff_samples import (
+    bits_per_sample,
+    has_further_pages,
+    refuse_misread_samples,
+    tile_shape,
+)
 
 DEFAULT_MAX_PIXELS = 2**30 // 12
 """Pixels (width times height) above which an image is refused: 89 million, Pillow's own mark."""
@@ -82,8 +87,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_TIFF_BITS, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_SAMPLE_FORMAT = 258, 322, 323, 339
-_SIGNED = 2
 _PNG_DEPTH_AT = 24  # of the byte in a PNG's header that holds the bits per sample
 _METADATA_ERRORS = (
     *(SyntaxError, ValueError, LookupError, TypeError, AttributeError, OSError, EOFError),
@@ -91,6 +94,7 @@ _METADATA_ERRORS = (
 )
 # Scans of a progressive JPEG, each of which may cost a pass over all pixels.
 _MOST_SCANS, _USUAL_SCANS, _MOST_SCANNED_PIXELS = 200, 24, 2**31
+_NO_MEMORY = " needs more memory than there is"
 _LONGEST_DETAIL = 100  # characters of a decoder's own words that a reason quotes
 
 
@@ -194,6 +198,8 @@ def may_read_now(reason: str) -> bool:
         return find_spec("pillow_heif") is not None
     if reason == NO_AVIF:
         return AvifImagePlugin.SUPPORTED
+    if reason.endswith(_NO_MEMORY):
+        return True
     # Refused by an earlier version, which knew fewer formats.
     return reason.startswith("not an image") and FORMAT_NAMES[-1] not in reason
 
@@ -220,9 +226,8 @@ def _decode(data: bytes, max_pixels: int, *, thumbnail: bool) -> tuple[Image.Ima
                 _refuse_bomb(canvas, max_pixels)
             with _OPENERS[name](io.BytesIO(data), "") as image:
                 _refuse_bomb(image.size, max_pixels)
-                _refuse_bomb(_tile_shape(image), max_pixels)
-                if name == "TIFF":
-                    _refuse_misread_samples(image)
+                _refuse_bomb(tile_shape(image), max_pixels)
+                refuse_misread_samples(image)
                 size = image.size
                 if isinstance(image, JpegImagePlugin.JpegImageFile):
                     affordable = _MOST_SCANNED_PIXELS // max(1, size[0] * size[1])
@@ -236,7 +241,7 @@ def _decode(data: bytes, max_pixels: int, *, thumbnail: bool) -> tuple[Image.Ima
                 facts = ImageFacts(
                     size[::-1] if orientation in _SIDEWAYS else size,
                     _brightest(rgb) if _has_wide_samples(image, name, data) else None,
-                    bool(getattr(getattr(image, "tag_v2", None), "next", 0)),
+                    has_further_pages(image),
                 )
             if orientation != 1:
                 rgb = rgb.transpose(_UPRIGHT[orientation])
@@ -260,37 +265,9 @@ def _refuse_excess(excess: str | None, name: str) -> None:
         raise ImageError(f"{name} file with {excess}")
 
 
-def _tile_shape(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """Return the (width, height) of a TIFF's tiles, which may exceed the image itself."""
-    tags = getattr(image, "tag_v2", None) or {}
-    width, length = tags.get(_TIFF_TILE_WIDTH, 1), tags.get(_TIFF_TILE_LENGTH, 1)
-    if not (isinstance(width, int) and isinstance(length, int)):
-        raise ImageError("damaged TIFF file: invalid tile size")
-    return width, length
-
-
-def _refuse_misread_samples(image: Any) -> None:
-    """Refuse samples that Pillow 13 decodes to other values without an error."""
-    bits, kinds = (image.tag_v2.get(tag, (1,)) for tag in (_TIFF_BITS, _TIFF_SAMPLE_FORMAT))
-    if max(bits) <= 8 and _SIGNED in kinds:
-        raise ImageError("TIFF file of signed 8-bit samples: convert it to unsigned ones")
-    for codec, _, _, arguments in image.tile:
-        layout = arguments if isinstance(arguments, str) else arguments[0]
-        if codec == "raw" and len(layout) == 1 and image.mode != "L" and max(bits) > 8:
-            raise ImageError("TIFF file of separate 16-bit planes: save it interleaved")
-        # libtiff has swapped the bytes already; Pillow does so again.
-        if codec == "libtiff" and layout.endswith(("BS", "BF")) and sys.byteorder == "little":
-            raise ImageError(
-                "TIFF file of compressed big-endian samples: save it little-endian or uncompressed"
-            )
-
-
 def _has_wide_samples(image: ImageFile.ImageFile, name: str, data: bytes) -> bool:
-    """Return whether a file's samples have more than 8 bits and no declared white of their own."""
-    if name == "PNG":
-        return data[_PNG_DEPTH_AT] > 8
-    bits = (getattr(image, "tag_v2", None) or {}).get(_TIFF_BITS, ())
-    return max(bits, default=1) > 8
+    """Return whether samples have more than 8 bits and the file does not declare their white."""
+    return data[_PNG_DEPTH_AT] > 8 if name == "PNG" else max(bits_per_sample(image)) > 8
 
 
 def _brightest(rgb: Image.Image) -> float:
@@ -317,7 +294,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _reason(error: Exception, name: str) -> str:
     """Return one line about a decoder's failure that is the same in every run."""
     if isinstance(error, MemoryError):
-        return f"{name} file needs more memory than there is"
+        return f"{name} file{_NO_MEMORY}"
     if isinstance(error, Image.DecompressionBombError):
         return f"{name} file declares more pixels than Pillow allows"
     said = re.sub(r"<[^>]*>|0x[0-9a-f]+", "", " ".join(str(error).split()))

@@ -289,8 +289,9 @@ def test_out_of_memory_is_a_reason(monkeypatch):
         raise MemoryError
 
     monkeypatch.setitem(reading._OPENERS, "PNG", exhausted)
-    with pytest.raises(ImageError, match="more memory than there is"):
+    with pytest.raises(ImageError, match="more memory than there is") as caught:
         read_image(encoded(photograph(), "PNG"))
+    assert may_read_now(str(caught.value))
 
 
 @pytest.mark.parametrize("kind", [b"iCCP", b"zTXt"])
