@@ -126,7 +126,8 @@ def test_the_image_has_what_the_project_imports() -> None:
     left_out = (FOLDER.parent / ".dockerignore").read_text().split()
     packages = {"soapworks", "storage_schemas", "tasks", "flows", "deployments"}
     assert packages.isdisjoint(left_out)
-    assert {".env", ".env.*", "*.env", "**/.env", "**/.env.*", "**/*.env"} <= set(left_out)
+    secret = {".env", ".env.*", "*.env", "**/.env", "**/.env.*", "**/*.env", "**/*.key", "**/*.pem"}
+    assert secret <= set(left_out)
     copied = re.findall(r"^COPY (.+)$", (FOLDER / "Containerfile").read_text(), re.MULTILINE)
     assert copied == ["pyproject.toml requirements.lock ./", ". ."]
 
