@@ -4,7 +4,6 @@ The only module that touches the network and the caches; all others are given lo
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +21,7 @@ from soapworks.backbones.files.names import (
     has_weights_suffix,
     list_weights,
 )
+from soapworks.downloads import download
 from soapworks.errors import CheckpointError
 
 
@@ -130,7 +130,7 @@ def _find_by_url(url: str, name: str) -> Path:
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+        download(url, path)
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(name, url, os.fspath(folder), error) from error
     return path
