@@ -12,8 +12,7 @@ from pathlib import Path
 
 from soapworks.errors import DamagedProductError, InputError, MissingProductError
 from soapworks.storage_schemas.layout.recipes import Recipe
-from soapworks.storage_schemas.leasing import leases
-from soapworks.storage_schemas.leasing import reclaim as housekeeping
+from soapworks.storage_schemas.leasing import leases, reclaim
 from soapworks.storage_schemas.leasing.lease_state import MAX_SECONDS, live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.attempts import Attempt
@@ -45,7 +44,7 @@ class Store:
     url
         A folder, or a URL that fsspec knows (``s3://bucket/prefix``).
     lease_seconds
-        Time without a sign of life after which others take over from this process.
+        Seconds without a heartbeat after which a lease expires.
 
     Raises
     ------
@@ -123,7 +122,7 @@ class Store:
         return attempt
 
     def holder(self, recipe: Recipe) -> str | None:
-        """Return who works on the product, in words; None if nobody holds its lease."""
+        """Return the holder of the product's lease in words; None if it is free."""
         lease = live_lease(self.address(recipe), default_seconds=self.lease_seconds)
         return str(lease) if lease else None
 
@@ -237,18 +236,18 @@ class Store:
         StoreError
             While another process holds its lease.
         """
-        housekeeping.delete(product.location, self.lease_seconds)
+        reclaim.delete(product.location, self.lease_seconds)
 
     def abandoned(self, *, patience: float = 0.0) -> list[tuple[Location, int]]:
         """Return what no record names and no live lease protects, with its bytes.
 
         See :func:`soapworks.storage_schemas.leasing.reclaim.abandoned`.
         """
-        return housekeeping.abandoned(self.addresses(), self.lease_seconds, patience)
+        return reclaim.abandoned(self.addresses(), self.lease_seconds, patience)
 
     def discard(self, location: Location) -> bool:
-        """Delete something that :meth:`abandoned` told; False if it is no longer abandoned."""
-        return housekeeping.discard(self.location, location, self.lease_seconds)
+        """Delete an item of :meth:`abandoned`; False if it is no longer abandoned."""
+        return reclaim.discard(self.location, location, self.lease_seconds)
 
     def free_bytes(self) -> int | None:
         """Return the bytes that can still be written; None where nobody knows (S3)."""

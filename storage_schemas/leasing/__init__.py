@@ -1,4 +1,4 @@
-"""Who makes what now: leases, heartbeats, and what nobody goes on with.
+"""Leases: which process makes which product now; heartbeats; orphaned files.
 
 Imports locations. Read ``leases.py`` first.
 """

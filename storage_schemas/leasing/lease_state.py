@@ -1,4 +1,4 @@
-"""The lease that stands on a product, as anybody sees it; the protocol is in ``leases.py``."""
+"""The lease on a product as any process reads it; the protocol is in ``leases.py``."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from soapworks.storage_schemas.leasing.processes import is_dead
 from soapworks.storage_schemas.locations.location import Location
 
 MAX_SECONDS = 3600.0
-"""No lease is believed to need longer to expire, whatever its file says."""
+"""Longest expiry of a lease, seconds, whatever its file says."""
 
 _FILE = re.compile(r"lease-(\d{6,})\.json")
 _LIMIT = 2**16
@@ -20,7 +20,7 @@ _LIMIT = 2**16
 
 @dataclass(frozen=True)
 class LeaseState:
-    """The lease that stands on a product.
+    """The lease on a product.
 
     Attributes
     ----------
@@ -46,9 +46,9 @@ class LeaseState:
 
 
 def read_lease(folder: Location, *, default_seconds: float = 60.0) -> LeaseState | None:
-    """Return the lease that stands on the product in ``folder``, None if there is none.
+    """Return the lease on the product in ``folder``, None if there is none.
 
-    Looking is observing: a lease that was unchanged over ``seconds`` of looking has expired.
+    A lease has expired once this process has seen it unchanged for its ``seconds``.
 
     Parameters
     ----------

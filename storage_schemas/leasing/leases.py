@@ -1,14 +1,14 @@
-"""Leases: one worker per product, and nobody blocked for long by a dead one.
+"""Leases: one worker per product; a crashed holder blocks others only until its lease expires.
 
-Leases save double work; they are not what makes a product correct (its record is, see
-``store.py``). The protocol is the same on a disk and in a bucket::
+Leases prevent double work; a product is correct by its record alone (see ``store.py``). The
+protocol is the same on a disk and in a bucket::
 
     <address>/lease-000001.json   {"format": 1, "token", "beat", "seconds", "since", "host", "boot",
                                    "namespace", "pid", "started"}
 
-* Who wants the lease creates the file with the next number, only if absent; that is allowed where
-  there is none, or where the highest one has expired. The highest number holds; older files are
-  then deleted.
+* A process acquires the lease by creating the file with the next number, only if absent, and only
+  where there is no lease or the newest has expired. The highest number is valid; older files are
+  deleted.
 * The holder rewrites its file with a growing ``beat`` every quarter of ``seconds``. It has lost
   when its file is gone or carries another token, or a higher number is there.
 * A lease has expired when its bytes did not change for ``seconds`` by the *observer's* clock:
@@ -56,9 +56,9 @@ class Lease:
     number
         Number of the lease; the highest one holds.
     token
-        Random name of this holding.
+        Random name of this lease.
     seconds
-        Time without a sign of life after which others may take over.
+        Seconds without a heartbeat after which the lease expires.
     """
 
     def __init__(self, folder: Location, number: int, seconds: float) -> None:
@@ -91,7 +91,7 @@ class Lease:
         )
 
     def beat(self) -> None:
-        """Show a sign of life; storage that fails counts as lost once the lease has expired."""
+        """Write a heartbeat; a storage that fails loses the lease once it has expired."""
         with self._lock:
             if self._lost:
                 return
@@ -107,12 +107,12 @@ class Lease:
                     self._lost = True
 
     def check(self) -> None:
-        """Ask the storage whether the lease still stands.
+        """Raise an error unless the lease is still valid.
 
         Raises
         ------
         LeaseLostError
-            If it does not.
+            If another process has taken over.
         """
         with self._lock:
             if not self._lost and not self._is_newest():
@@ -156,7 +156,7 @@ def acquire(folder: Location, seconds: float) -> Lease | None:
     folder
         The product's address.
     seconds
-        Time without a sign of life after which others may take over from us.
+        Seconds without a heartbeat after which the lease expires.
 
     Raises
     ------
@@ -230,7 +230,7 @@ def held(
 
 
 def lost_message(folder: Location) -> str:
-    """Return what to tell a holder that lost its lease."""
+    """Return the message for a holder that lost its lease."""
     return (
         f"the lease on {folder.parent.name}/{folder.name} was taken over by another process "
         "(was this one stopped, or the store unreachable for long?); start again to use its result"

@@ -1,4 +1,4 @@
-"""Who holds a lease, and whether that process is certainly dead.
+"""Identify the process that holds a lease, and detect that it is dead.
 
 Only a process of this very boot and process namespace can be judged; of any other nothing is
 known, and its lease is left to expire.
@@ -27,7 +27,7 @@ def this_process() -> dict[str, str | int]:
 
 
 def is_dead(process: dict[str, Any]) -> bool:
-    """Return whether a process told by :func:`this_process` is certainly gone.
+    """Return whether a process of :func:`this_process` is certainly dead.
 
     A number that was given to another process since is told apart by its start time.
     """

@@ -1,4 +1,4 @@
-"""What may be deleted, and deleting it: never what a record names or a live lease protects."""
+"""Find and delete orphaned files; anything under a live lease is never selected."""
 
 import time
 from collections.abc import Iterable
@@ -21,8 +21,7 @@ def abandoned(
 
     Attempts that were never published, files written aside and never renamed, files of dead
     leases, and the recipes of products that have neither data nor record. Finished parts of an
-    abandoned attempt would still be taken over by the next one: whether they are worth keeping
-    is the caller's to say.
+    abandoned attempt would still be reused by the next one: the caller decides about them.
 
     Parameters
     ----------
@@ -31,8 +30,7 @@ def abandoned(
     lease_seconds
         Expiry of leases whose file cannot be read.
     patience
-        Seconds to wait for leases whose holder may be dead or alive: a lease is known to be dead
-        after it was seen unchanged for its whole time. Until then it counts as live.
+        Longest wait for leases to expire, seconds; a lease counts as live until it has expired.
 
     Raises
     ------
@@ -62,7 +60,7 @@ def discard(root: Location, location: Location, lease_seconds: float) -> bool:
     root
         The store.
     location
-        One of the locations that :func:`abandoned` told.
+        One of the locations of :func:`abandoned`.
     """
     path = location.url.removeprefix(root.url + "/").split("/")
     if not location.url.startswith(root.url + "/") or len(path) < 3:

@@ -1,4 +1,4 @@
-"""What goes wrong with a storage, told in one sentence."""
+"""Errors of a storage as one sentence each."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from soapworks.remote import in_short, is_url
 
 @contextlib.contextmanager
 def translate_errors(location: object, doing: str) -> Iterator[None]:
-    """Turn what goes wrong with the storage into one sentence about ``location``."""
+    """Translate any error of the storage into a StoreError about ``location``."""
     try:
         yield
     except SoapworksError:
@@ -20,7 +20,7 @@ def translate_errors(location: object, doing: str) -> Iterator[None]:
 
 
 def storage_error(location: object, doing: str, error: Exception) -> StoreError:
-    """Return the error that tells a person what went wrong with the storage and what to do."""
+    """Return the StoreError for an error of the storage, with its cure."""
     number = getattr(error, "errno", None)
     where = f"cannot {doing} {location}"
     if number in (errno.ENOSPC, errno.EDQUOT):

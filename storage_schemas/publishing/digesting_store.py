@@ -24,7 +24,7 @@ _SMALL = 2**16
 
 
 class DigestingStore(WrapperStore[ZarrStore]):
-    """A zarr store in an attempt that records what is written, and tells what goes wrong.
+    """A zarr store in an attempt that records digests and translates errors.
 
     Parameters
     ----------
