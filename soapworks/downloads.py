@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,13 @@ ALLOW_PRIVATE = "SOAPWORKS_ALLOW_PRIVATE_REDIRECTS"
 _PIECE = 1 << 20
 
 
-def download(url: str, target: Path, *, timeout: float = 60.0) -> None:
+def download(
+    url: str,
+    target: Path,
+    *,
+    timeout: float = 60.0,
+    advance: Callable[[int], object] = lambda n_bytes: None,
+) -> None:
     """Download a file whole or not at all.
 
     Parameters
@@ -33,6 +40,8 @@ def download(url: str, target: Path, *, timeout: float = 60.0) -> None:
         File to write; its folder is there.
     timeout
         Seconds without an answer after which the download fails.
+    advance
+        Called with the number of bytes of each piece.
 
     Raises
     ------
@@ -56,6 +65,7 @@ def download(url: str, target: Path, *, timeout: float = 60.0) -> None:
                 if n_bytes > limit:
                     raise OSError(f"it is longer than the limit of {limit} bytes")
                 file.write(piece)
+                advance(len(piece))
         if announced is not None and n_bytes != int(announced):
             raise OSError(f"it ended after {n_bytes} of {announced} bytes")
         part.replace(target)

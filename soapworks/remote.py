@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from soapworks.downloads import download
 from soapworks.errors import InputError
 from soapworks.fingerprints import disk_marks, remote_version
 
@@ -198,15 +199,20 @@ def local_copy(url: str) -> Path:
     folder = _folder_of(url)
     version = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     copy = folder / f"{version}-{url.rstrip('/').rpartition('/')[2]}"
-    if copy.is_file() and copy.stat().st_size == facts[1]:
+    if copy.is_file() and facts[1] in (0, copy.stat().st_size):
         return copy
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{uuid.uuid4().hex}{_PART}"
     try:
         with translate_errors():
             system, path = file_system(url)
-            system.get_file(path, str(part), callback=_copy_callback())
-        if part.stat().st_size != facts[1] or facts_of(url) != facts:
+            callback = _copy_callback()
+            if url.startswith(("http://", "https://")):
+                download(url, part, advance=callback.relative_update)
+            else:
+                system.get_file(path, str(part), callback=callback)
+        # A web server need not announce a length.
+        if facts[1] not in (0, part.stat().st_size) or facts_of(url) != facts:
             raise RemoteError("it was changed while it was read; start again once it is complete")
         part.replace(copy)
     finally:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from soapworks import downloads
+from soapworks import downloads, remote
 from soapworks.downloads import download
 
 
 class _Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         if self.path == "/moved":
             self.send_response(302)
@@ -80,3 +83,14 @@ def test_a_public_address_does_not_redirect_to_a_private_one(
         download(f"{server}/moved", tmp_path / "a.pth")
     monkeypatch.setenv(downloads.ALLOW_PRIVATE, "1")
     download(f"{server}/moved", tmp_path / "a.pth")
+
+
+def test_a_checkpoint_without_an_announced_length_stops_at_the_limit(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("SOAPWORKS_HOME", str(tmp_path))
+    assert remote.local_copy(f"{server}/unannounced").read_bytes() == b"abc"
+    monkeypatch.setenv("SOAPWORKS_MAX_DOWNLOAD", "2")
+    with pytest.raises(remote.RemoteError, match="longer than the limit of 2 bytes"):
+        remote.local_copy(f"{server}/unannounced?again")
