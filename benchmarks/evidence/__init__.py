@@ -1,0 +1,4 @@
+"""What heads do to a real pretrained model, beside their rivals: ``make evidence``.
+
+Imports the works. Read ``measure.py`` first.
+"""
