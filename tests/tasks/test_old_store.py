@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from soapworks import SoapHead
 from soapworks.heads.head import SoapHead
 from soapworks.storage_schemas.store import Store
 from soapworks.tasks.maintenance.verify import verify
@@ -57,11 +56,3 @@ def test_an_old_store_is_reused_without_a_forward_pass(
     assert forwards.n_images == 0
     assert {row["key"] for row in rows} == before
     assert all(row["cached"] for row in rows)
-
-
-@pytest.mark.parametrize("name", ["stored", "streamed"])
-def test_heads_of_an_old_store_load(unpacked: Path, name: str) -> None:
-    for product in Store(unpacked / name).products("heads"):
-        head = SoapHead.load(product.location.url)
-        assert head.metadata["layer"] == product.recipe["subject"]["layer"]
-        assert head.weight.shape == (24, 24)
