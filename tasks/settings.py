@@ -115,7 +115,8 @@ class RunOptions(Settings):
     store: str = Field("store", description="Store of all products: a folder or s3://bucket/prefix")
     keep_features: KeepFeatures = Field(
         "all",
-        description="none: write small products only; the real images pass the network twice",
+        description="all: store the features; none: store small products only, at the cost of a "
+        "second pass of the real images",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     batch_size: int | None = Field(
@@ -149,7 +150,7 @@ class RunOptions(Settings):
         description="Address at which a browser finds the store's reports/ folder, for links",
     )
     lease_seconds: float = Field(
-        60.0, gt=0, description="After so long a silent holder of a lease is taken for dead"
+        60.0, gt=0, description="Seconds without a heartbeat after which a lease expires"
     )
 
     @field_validator("dask")
@@ -162,7 +163,7 @@ class RunOptions(Settings):
     @field_validator("dask", "concurrency_limit")
     @classmethod
     def _nothing_is_none(cls, value: str | None) -> str | None:
-        """Take an empty name, as a template with a variable that is not set gives, for none."""
+        """Read an empty name as no name: templates with an unset variable give one."""
         return value or None
 
 

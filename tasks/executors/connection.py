@@ -78,7 +78,7 @@ def _connect(address: str) -> "Cluster":
 
     from soapworks.tasks.executors.cluster import Cluster
 
-    # Its log is about itself, not about the run, and workflow engines pass on all of it.
+    # Its log is about itself, not about the run, and Prefect would show all of it.
     logging.getLogger("distributed").setLevel(logging.WARNING)
     try:
         check_dask_address(address)

@@ -27,73 +27,72 @@ WORK_FILES_BYTES = 1024
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run would cost in one storage mode."""
+    """Projected cost of a run in one storage mode."""
 
     forward_passes: int
-    """Images that have to go through the network; twice counts twice."""
+    """Images to pass through the network; an image that passes twice counts twice."""
     disk_bytes: int
     """Bytes that stay in the store."""
     work_bytes: int
-    """Bytes needed besides, at most, while the images pass; gone at the end."""
+    """Peak of temporary bytes during the passes."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What a run would cost."""
+    """Projected cost of a run."""
 
     checkpoint: str
     preprocessing: str
-    """How an image becomes the model's input, in words."""
+    """Description of the preprocessing."""
     n_images: int
-    """Photographs."""
+    """Real images."""
     n_unreadable: int
-    """Files left out."""
+    """Unreadable files, left out."""
     n_synthetic: int
     layers: tuple[str, ...]
     cached_layers: tuple[str, ...]
-    """Layers whose head is there already."""
+    """Layers whose head is in the store."""
     keep_features: KeepFeatures
-    """The storage mode that was asked for; what follows is its."""
+    """Requested storage mode; the fields below are for it."""
     forward_passes: int
-    """Images that have to go through the network; twice counts twice."""
+    """Images to pass through the network; an image that passes twice counts twice."""
     images_without_features: int
-    """Images with no features in the store after the run: they pass the network again for
-    whatever reads features, for example when images are added."""
+    """Images without stored features after the run, which need another pass for new statistics."""
     products: dict[str, int]
     """Products to be made, by kind."""
     n_bytes: dict[str, int]
     """Bytes to be written, by kind."""
     float32_bytes: int
-    """Bytes more if a pass found that float16 holds none of the layers to be extracted."""
+    """Additional bytes if no layer can be stored in float16."""
     extraction_memory: int
-    """Weights, blocks of features and components that are held during the passes, bytes."""
+    """Projected memory of the passes, bytes: weights, blocks of features, components."""
     statistics_memory: int
-    """Limit that PCA and responses keep, bytes."""
+    """Memory limit of PCA and responses, bytes."""
     free_bytes: int | None
-    """Free space of the store; None where it has no end."""
+    """Free bytes of the store; None for a bucket."""
     modes: dict[str, Cost]
-    """What each storage mode would cost."""
+    """Cost of each storage mode."""
 
     @property
     def total_bytes(self) -> int:
-        """Bytes to be written in all."""
+        """Total bytes to be written."""
         return sum(self.n_bytes.values())
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes that the run would have written at any time."""
+        """Peak of bytes written at any time."""
         return self.total_bytes + self.modes[self.keep_features].work_bytes
 
 
 def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int) -> Projection:
-    """Return what a plan would cost.
+    """Project the cost of a plan.
 
     Parameters
     ----------
     store
         Asked for its free space.
     plan, missing
-        What is wanted and what of it is missing.
+        Requested products, and those of them that are missing.
     memory
         The limit of the statistics, bytes.
     """
@@ -126,8 +125,8 @@ def project(store: Store, plan: CheckpointPlan, missing: Missing, *, memory: int
 
 
 def _without_features(store: Store, plan: CheckpointPlan, missing: Missing) -> int:
-    """Return how many images lack the features of a layer, and will."""
-    # One listing tells of most that is gone; whether features are whole is not asked here.
+    """Count images without features of a layer before and after the run."""
+    # One listing shows most missing products; damage is not looked for here.
     there = set((store.location / "features").names())
     gone = {
         features.input: features.input.n_images
@@ -162,9 +161,9 @@ def _products(plan: CheckpointPlan, missing: Missing) -> tuple[Counter[str], Cou
             "scores": [TABLE_ROW_BYTES * channels] * (layer.scores in missing),
             "heads": [(4 * channels + TABLE_ROW_BYTES) * channels] * (layer.head in missing),
         }
-        for kind, some in sizes.items():
-            products[kind] += len(some)
-            n_bytes[kind] += sum(some) + SMALL_FILES_BYTES * len(some)
+        for kind, of_kind in sizes.items():
+            products[kind] += len(of_kind)
+            n_bytes[kind] += sum(of_kind) + SMALL_FILES_BYTES * len(of_kind)
     return products, n_bytes
 
 
@@ -181,7 +180,7 @@ def _float32_bytes(plan: CheckpointPlan, missing: Missing) -> int:
 
 
 def _forward_passes(plan: CheckpointPlan, missing: Missing) -> int:
-    """Return how many images have to go through the network, all layers at once."""
+    """Count images to pass through the network, all layers at once."""
     layers = plan.layers
     extracted = {f.input for layer in layers for f in layer.features if f in missing}
     first = {
@@ -196,11 +195,11 @@ def _forward_passes(plan: CheckpointPlan, missing: Missing) -> int:
         for features, responses in zip(layer.features, layer.responses, strict=True)
         if missing.streams(responses)
     }
-    return sum(one.n_images for inputs in (extracted, first, second) for one in inputs)
+    return sum(part.n_images for inputs in (extracted, first, second) for part in inputs)
 
 
 def _work_bytes(plan: CheckpointPlan, missing: Missing) -> int:
-    """Return the bytes of the blocks' statistics of one segment, before they are put together."""
+    """Return the bytes of one segment's statistics by block, before they are merged."""
     first: Counter[RealInput | SyntheticInput] = Counter()
     second: Counter[RealInput | SyntheticInput] = Counter()
     for layer in plan.layers:
@@ -229,12 +228,12 @@ def _pass_memory(plan: CheckpointPlan, missing: Missing) -> int:
 
 
 def refuse_if_too_large(projection: Projection, store: Store) -> None:
-    """Raise where the store has less room than the run would fill.
+    """Refuse a run that needs more space than the store has.
 
     Raises
     ------
     ResourceError
-        With both numbers.
+        With both sizes.
     """
     wanted, free = projection.peak_bytes, projection.free_bytes
     if free is not None and wanted > free:
@@ -248,7 +247,7 @@ def refuse_if_too_large(projection: Projection, store: Store) -> None:
         raise ResourceError(
             f"this run would write {decimal(wanted)} into {store.url}, which has "
             f"{decimal(free)} free: make room, {less}ask for fewer layers or images "
-            "(--layers, --max-images), or choose another --store."
+            "(--layers, --max-images), or choose another --store"
         )
 
 

@@ -1,4 +1,4 @@
-"""The models of a run: a list of checkpoints, each with what is its own."""
+"""The models of a run: a list of checkpoints, each with settings of its own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ OVERRIDES = (
     "precision",
     "store_dtype",
 )
-"""Fields of :class:`ScoreSettings` that a model may have for itself; all others are the run's."""
+"""Fields of :class:`ScoreSettings` that a model may override."""
 
 
 class ModelEntry(Settings):
@@ -69,7 +69,7 @@ class ModelEntry(Settings):
         Raises
         ------
         InputError
-            Where a setting of its own is none.
+            If a setting of its own is invalid.
         """
         own = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
         try:
@@ -100,9 +100,9 @@ class SomeFailedError(SoapworksError):
     def __init__(self, failures: Mapping[str, str], layers: Sequence[LayerSummary]) -> None:
         self.failures, self.layers = dict(failures), list(layers)
         n_done = len({layer.checkpoint for layer in layers})
-        told = "; ".join(f"{checkpoint}: {why}" for checkpoint, why in self.failures.items())
+        reasons = "; ".join(f"{checkpoint}: {why}" for checkpoint, why in self.failures.items())
         super().__init__(
-            f"{len(self.failures)} of {len(self.failures) + n_done} checkpoints failed ({told})"
+            f"{len(self.failures)} of {len(self.failures) + n_done} checkpoints failed ({reasons})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,7 +113,7 @@ class SomeFailedError(SoapworksError):
 def models_of(
     checkpoints: Iterable[str | ModelEntry], architecture: str | None
 ) -> tuple[ModelEntry, ...]:
-    """Return the models that are meant, each once.
+    """Return all models of a run, each once.
 
     Parameters
     ----------
