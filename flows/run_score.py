@@ -156,7 +156,7 @@ def score(
         if layers is not None:
             return Outcome(layers)
     except Exception as error:
-        # Which of several models is at fault is told below.
+        # Which of several models is at fault is reported below.
         if len(models) == 1 or not is_of_one_model(error):
             raise
     good = list(models)

@@ -93,7 +93,7 @@ def set_up(fs: Any) -> Any:
 
     s3fs must not repeat requests that botocore has repeated already. Left alone it does so five
     times, and five times those where it reads: at 15 seconds per unanswered request that is half an
-    hour until a server that is silent is told. Twice is for answers that break off in their middle,
+    hour before a silent server is reported. Twice is for answers that break off in their middle,
     which botocore does not repeat.
 
     botocore must not compare a piece of an object with the checksum of the whole, which some

@@ -63,7 +63,7 @@ class Features(click.ParamType):
     default=0.0,
     show_default=True,
     metavar="SECONDS",
-    help="Watch leases of other machines so long: those that stand still protect nothing.",
+    help="Seconds to observe leases of other machines: one without a heartbeat protects nothing.",
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would go; delete nothing.")
 @json_option

@@ -48,7 +48,7 @@ MATRIX = {"top-si": "top_si", "above": "n_invariant", "variance": "invariant_var
     help="Models by their highest SI with layers in forward order; or rows by SI, components above "
     ".75, their share of the variance, smallest error, newest head.",
 )
-@click.option("--top", type=click.IntRange(min=1), help="At most so many rows of a comparison.")
+@click.option("--top", type=click.IntRange(min=1), help="Largest number of rows of a comparison.")
 @click.option(
     "--matrix",
     type=click.Choice(list(MATRIX)),

@@ -22,7 +22,7 @@ Precision = Literal["float32", "float64"]
 #: deviations off whatever the rows are, which costs a factor 16 of rounding at worst.
 _CENTRE_STRIDE = 16
 
-#: float32 sums run over so many rows at most before float64 takes over.
+#: Rows that float32 sums run over before float64 takes over.
 _SUM_ROWS = 64
 
 #: Blocks whose means are kept before they are folded in.

@@ -90,7 +90,7 @@ def files_of(document: dict[str, Any]) -> dict[str, FileDigest]:
     Raises
     ------
     InputError
-        If a path leads out of its folder, or a size or digest is none.
+        If a path leads out of its folder, or a size or digest is invalid.
     """
     files = document.get("files")
     if not isinstance(files, dict):

@@ -90,7 +90,7 @@ def choose(store: Store, retention: Retention, *, patience: float = 0.0) -> Cand
     if retention.unreferenced:
         if unclear:
             raise DamagedProductError(
-                f"what is referenced cannot be told: {unclear[0]}; run soapworks verify --repair, "
+                f"references cannot be followed: {unclear[0]}; run soapworks verify --repair, "
                 "or leave out --unreferenced."
             )
         reasons, young = unreferenced(stored, retention.older_than)

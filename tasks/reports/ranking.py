@@ -62,7 +62,7 @@ def filter_rows(
     best
         Of every model the one layer that comes first; with order ``model`` the highest SI.
     top
-        At most so many rows of a comparison.
+        Largest number of rows of a comparison.
     """
     table = _newest_first(table)
     if models:
