@@ -154,8 +154,7 @@ def link_roots(folder: Path) -> tuple[Path, ...]:
     for place in (real, *real.parents):
         cache = place.parent.parent
         if place.parent.name == "snapshots" and cache.name.startswith(_CACHES):
-            blobs = cache / "blobs"
-            return (real, blobs) if blobs.is_dir() and not blobs.is_symlink() else (real,)
+            return (real, cache / "blobs")
     return (real,)
 
 
