@@ -158,7 +158,9 @@ def _read(file: Path, limit: int) -> bytes:
         if not file.is_file():
             raise HeadError(f"{file} is not a file; give a head.safetensors or a head's folder")
         with file.open("rb") as opened:
-            data = opened.read(limit + 1)
+            # A read up to the limit would take that much memory at once, whatever is there.
+            size = os.fstat(opened.fileno()).st_size
+            data = opened.read(min(size, limit) + 1)
     except OSError as error:
         raise StoreError(
             f"{file} cannot be read ({error.strerror}); check its permissions and its disk"
