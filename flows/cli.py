@@ -14,12 +14,12 @@ COMMANDS = {
     "score": ("score", "Score layers of checkpoints and make their SOAP heads."),
     "plan": ("plan", "Show what score would do and cost; compute nothing."),
     "watch": ("watch", "Score checkpoints as they arrive in a folder."),
-    "leaderboard": ("leaderboard", "Compare models and layers in a store."),
-    "report": ("report", "Write an HTML page per checkpoint."),
-    "ls": ("inspect", "List the products in a store."),
-    "show": ("inspect", "Show one product whole."),
-    "verify": ("verify", "Read everything stored and name what is damaged."),
-    "gc": ("gc", "Make room: delete features, leftovers, old products."),
+    "leaderboard": ("looking.leaderboard", "Compare models and layers in a store."),
+    "report": ("looking.report", "Write an HTML page per checkpoint."),
+    "ls": ("looking.inspect", "List the products in a store."),
+    "show": ("looking.inspect", "Show one product whole."),
+    "verify": ("upkeep.verify", "Read everything stored and name what is damaged."),
+    "gc": ("upkeep.gc", "Make room: delete features, leftovers, old products."),
     "scenes": ("scenes", "Write procedural scenes to try things on."),
 }
 """Name of a command: its module in ``commands/`` and its help."""

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from soapworks.flows.display.terminal import DataTable, console, echo, text
 from soapworks.names import redact, sentence
+from soapworks.storage_schemas.layout.kinds import RECIPES
 from soapworks.storage_schemas.layout.layer_summary import HEADINGS, LayerSummary
-from soapworks.storage_schemas.layout.recipes import RECIPES
 from soapworks.storage_schemas.layout.tables import HEAD_SCORES, SCORES, SCORES_TABLE, read_scores
 from soapworks.storage_schemas.store import Product
 from soapworks.tasks.plan.cost import Cost, Projection

@@ -264,20 +264,3 @@ def input_keys(recipe: Any) -> frozenset[str]:
     if not isinstance(recipe, (list, tuple)):
         return frozenset()
     return frozenset().union(*map(input_keys, recipe))
-
-
-RECIPES: dict[str, type[Recipe]] = {
-    recipe.kind: recipe
-    for recipe in (
-        CheckpointRecipe,
-        ImagesRecipe,
-        PrecisionRecipe,
-        FeaturesRecipe,
-        MomentsRecipe,
-        PcaRecipe,
-        ResponsesRecipe,
-        ScoresRecipe,
-        HeadRecipe,
-    )
-}
-"""Every kind of product and the recipe of it, in the order in which the data flows."""

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from soapworks.errors import DamagedProductError, SoapworksError, StoreError
+from soapworks.storage_schemas.layout.kinds import RECIPES
 from soapworks.storage_schemas.layout.names import MAX_DOCUMENT_BYTES, decode
-from soapworks.storage_schemas.layout.recipes import RECIPES, Recipe, input_keys
+from soapworks.storage_schemas.layout.recipes import Recipe, input_keys
 from soapworks.storage_schemas.publishing.products import Product
 from soapworks.storage_schemas.publishing.records import RECIPE
 from soapworks.storage_schemas.store import Store

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from soapworks.errors import DamagedProductError, StoreError
-from soapworks.storage_schemas.layout.recipes import RECIPES
+from soapworks.storage_schemas.layout.kinds import RECIPES
 from soapworks.storage_schemas.leasing.lease_state import live_lease
 from soapworks.storage_schemas.locations.location import Location
 from soapworks.storage_schemas.publishing.products import Damage, Product, read_product

@@ -14,8 +14,9 @@ import pytest
 from soapworks.errors import DamagedProductError, StoreError
 from soapworks.storage_schemas.layout.arrays import create_array, read_arrays
 from soapworks.storage_schemas.layout.completeness import FILES
+from soapworks.storage_schemas.layout.kinds import RECIPES
 from soapworks.storage_schemas.layout.manifest import Manifest
-from soapworks.storage_schemas.layout.recipes import RECIPES, PcaRecipe, Recipe, Subject
+from soapworks.storage_schemas.layout.recipes import PcaRecipe, Recipe, Subject
 from soapworks.storage_schemas.layout.tables import SCORES, read_scores
 from soapworks.storage_schemas.publishing.digests import digest_of
 from soapworks.storage_schemas.publishing.products import Product

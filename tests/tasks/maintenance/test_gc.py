@@ -111,7 +111,7 @@ def give_up(store: Store, product: Product, n_parts: int = 0) -> Attempt:
 
 
 def product_recipe(product: Product, seed: int) -> object:
-    from soapworks.storage_schemas.layout.recipes import RECIPES
+    from soapworks.storage_schemas.layout.kinds import RECIPES
 
     fields = {k: v for k, v in product.recipe.items() if k != "kind"}
     fields["input"] = {**fields["input"], "seed": seed}

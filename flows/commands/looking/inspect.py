@@ -3,7 +3,7 @@
 import click
 
 from soapworks.flows.commands.options import json_option, store_option
-from soapworks.storage_schemas.layout.recipes import RECIPES
+from soapworks.storage_schemas.layout.kinds import RECIPES
 
 
 @click.command()
