@@ -125,7 +125,9 @@ class Arena:
         assert furnisher.exitcode == 0
         self.counts: Counter[str] = Counter()
         self.reference = folder / "reference"
+        started = time.monotonic()
         self.undisturbed = self.start(self.reference).wait()
+        self.seconds = time.monotonic() - started
         assert self.undisturbed.finished, self.undisturbed.log
         self.expected = oracle.published(self.reference)
         self._trees = {"all": sorted(oracle.tree(self.reference))}

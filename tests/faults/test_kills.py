@@ -47,7 +47,7 @@ def test_killed_at_a_random_time(arena: Arena) -> None:
         place = arena.scratch()
         child = arena.start(place / "store")
         # Whenever that is: it ends in the same bytes.
-        child.ended(random.Random(seed).uniform(0.0, 3.0))
+        child.ended(random.Random(seed).uniform(0.0, arena.seconds))
         child.signal(signal.SIGKILL)
         arena.counts["kill"] += child.wait().exitcode == -signal.SIGKILL
         if (place / "store").exists():
@@ -55,7 +55,7 @@ def test_killed_at_a_random_time(arena: Arena) -> None:
         arena.check_recovers(place / "store")
         shutil.rmtree(place)
 
-    with arena.at_least("kill", 4):
+    with arena.at_least("kill", 6):
         inject(range(3000, 3012), one)
 
 
