@@ -51,7 +51,7 @@ def compared(table: pd.DataFrame, task: str, layer: str, head: str) -> Compariso
 def task_table(table: pd.DataFrame, task: str, about: str) -> str:
     """Return one task's table: layers down, raw and the differences of heads across."""
     rows = table[table.task == task]
-    layers, heads = _order(rows, "layer"), [h for h in _order(rows, "head") if h != RAW]
+    layers, heads = _layers(rows), [h for h in _order(rows, "head") if h != RAW]
     n_images, n_groups = rows.image.nunique(), rows.group.nunique()
     lines = [
         f"### {task}",
@@ -76,7 +76,7 @@ def task_table(table: pd.DataFrame, task: str, about: str) -> str:
 def summary(table: pd.DataFrame) -> str:
     """Return how often each head helps and hurts, per task, over all layers."""
     tasks = [task for task in TASKS if task != "same place"]
-    layers = _order(table, "layer")
+    layers = _layers(table)
     lines = [
         "### In how many layers a head helps and hurts",
         "",
@@ -115,6 +115,11 @@ def summary(table: pd.DataFrame) -> str:
 
 def _order(table: pd.DataFrame, column: str) -> list[str]:
     return list(dict.fromkeys(table[column]))
+
+
+def _layers(table: pd.DataFrame) -> list[str]:
+    """Return the layers by depth; the final norm comes last."""
+    return sorted(table.layer.unique(), key=lambda layer: (layer == "norm", len(layer), layer))
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ def score(
 ) -> None:
     """Run ``soapworks score`` with both choices of mu; the second costs no pass."""
     words = [sys.executable, "-m", "soapworks.flows.cli", "score", checkpoint]
-    words += ["--images", str(images), "--store", str(store), "--layers", "all"]
+    words += ["--images", str(images), "--store", str(store)]
     if architecture:
         words += ["--architecture", architecture]
-    for name, value in options.items():
+    for name, value in {"layers": "all", **options}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     for mu in ("2", "threshold"):
         subprocess.run([*words, "--mu", mu], check=True)
