@@ -5,7 +5,7 @@ Imports NumPy and SciPy alone. Read ``saliency.py`` first.
 
 from soapworks.evaluation.bilateral import bilateral_solver
 from soapworks.evaluation.correspondence import CropPair, correspondence, draw_crop_pair
-from soapworks.evaluation.intervals import Comparison, compare
+from soapworks.evaluation.intervals import Comparison, compare, compare_each
 from soapworks.evaluation.measures import (
     intersection_over_union,
     max_f_measure,
@@ -19,6 +19,7 @@ __all__ = [
     "Saliency",
     "bilateral_solver",
     "compare",
+    "compare_each",
     "correspondence",
     "draw_crop_pair",
     "intersection_over_union",

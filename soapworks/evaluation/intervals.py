@@ -76,23 +76,56 @@ def compare(
     before, after = np.asarray(raw, np.float64), np.asarray(head, np.float64)
     if before.ndim != 1 or before.shape != after.shape:
         raise InputError(f"give two lists of equal length, not {before.shape} and {after.shape}")
+    return compare_each(before[None], after[None], groups=groups, seed=seed)[0]
+
+
+def compare_each(
+    raw: ArrayLike, head: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0
+) -> list[Comparison]:
+    """Compare many pairs of measurements of the same images.
+
+    Each is compared as :func:`compare` does it; the groups are drawn once for all of them.
+
+    Parameters
+    ----------
+    raw, head
+        (pair, image): the measure of each image without and with a head.
+    groups, seed
+        As for :func:`compare`.
+
+    Raises
+    ------
+    InputError
+        As for :func:`compare`.
+
+    Examples
+    --------
+    >>> raw = np.linspace(0.4, 0.6, 50)
+    >>> [one.verdict for one in compare_each([raw, raw], [raw + 0.1, raw - 0.1])]
+    ['helps', 'hurts']
+    """
+    before, after = np.asarray(raw, np.float64), np.asarray(head, np.float64)
+    if before.ndim != 2 or before.shape != after.shape:
+        raise InputError(f"give two tables of equal shape, not {before.shape} and {after.shape}")
     differences = after - before
     if not np.isfinite(differences).all():
         raise InputError("the measurements hold NaN or infinity; leave those images out of both")
-    labels = np.arange(len(before)) if groups is None else np.asarray(groups)
-    if labels.shape != before.shape:
-        raise InputError(f"groups has the shape {labels.shape} and the measures {before.shape}")
+    n_images = before.shape[1]
+    labels = np.arange(n_images) if groups is None else np.asarray(groups)
+    if labels.shape != (n_images,):
+        raise InputError(f"groups has the shape {labels.shape} for {n_images} images")
     _, of_image = np.unique(labels, return_inverse=True)
-    sums, sizes = np.bincount(of_image, differences), np.bincount(of_image)
+    sizes = np.bincount(of_image)
     n_groups = len(sizes)
     if n_groups < 2:
         raise InputError(f"an interval needs 2 independent images, not {n_groups}")
+    sums = np.stack([np.bincount(of_image, row) for row in differences], axis=1)
     rng = np.random.default_rng(seed)
     # How often each group is drawn is all that counts; some at a time, for bounded memory.
     chunk = max(1, 1_000_000 // n_groups)
     means = np.concatenate(
         [
-            (drawn @ sums) / (drawn @ sizes)
+            (drawn @ sums) / (drawn @ sizes)[:, None]
             for start in range(0, N_RESAMPLES, chunk)
             for drawn in (
                 rng.multinomial(
@@ -103,8 +136,11 @@ def compare(
             )
         ]
     )
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    mean = float(differences.mean())
-    spread = float(means.std()) * math.sqrt(n_groups)
-    needed = math.ceil((_Z * spread / (abs(mean) / 2)) ** 2) if mean else None
-    return Comparison(mean, float(low), float(high), n_groups, needed)
+    ends = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    found = []
+    for values, of_pair, low, high in zip(differences, means.T, *ends, strict=True):
+        mean = float(values.mean())
+        spread = float(of_pair.std()) * math.sqrt(n_groups)
+        needed = math.ceil((_Z * spread / (abs(mean) / 2)) ** 2) if mean else None
+        found.append(Comparison(mean, float(low), float(high), n_groups, needed))
+    return found

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from soapworks.errors import DamagedProductError
 from soapworks.storage_schemas.layout.arrays import ARRAYS, GROUP, ArraySpec
+from soapworks.storage_schemas.layout.evaluations import VALUES_TABLE
 from soapworks.storage_schemas.layout.manifest import IMAGES_TABLE, UNREADABLE_TABLE
 from soapworks.storage_schemas.layout.tables import SCORES_TABLE
 
@@ -18,6 +19,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "precision": ("precision.json",),
     "scores": (SCORES_TABLE,),
     "heads": ("head.safetensors", SCORES_TABLE),
+    "evaluations": (VALUES_TABLE,),
 }
 """Files of every kind of product that holds no arrays."""
 

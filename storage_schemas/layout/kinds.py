@@ -1,5 +1,6 @@
 """Every kind of product that a store may hold."""
 
+from soapworks.storage_schemas.layout.evaluations import EvaluationRecipe
 from soapworks.storage_schemas.layout.recipes import (
     CheckpointRecipe,
     FeaturesRecipe,
@@ -25,6 +26,7 @@ RECIPES: dict[str, type[Recipe]] = {
         ResponsesRecipe,
         ScoresRecipe,
         HeadRecipe,
+        EvaluationRecipe,
     )
 }
 """Every kind of product and the recipe of it, in the order in which the data flows."""

@@ -136,7 +136,7 @@ class Subject(Part):
     layer: str
 
 
-class _SubjectRecipe(Recipe):
+class SubjectRecipe(Recipe):
     """A recipe about one subject, whose slug names it."""
 
     subject: Subject
@@ -145,7 +145,7 @@ class _SubjectRecipe(Recipe):
         return (self.subject.architecture, self.subject.layer)
 
 
-class PrecisionRecipe(_SubjectRecipe):
+class PrecisionRecipe(SubjectRecipe):
     """The finding that float16 does not hold a layer's features; absent where it does."""
 
     kind: ClassVar[str] = "precision"
@@ -159,7 +159,7 @@ class PrecisionRecipe(_SubjectRecipe):
     """Precision in which the forward pass is computed."""
 
 
-class FeaturesRecipe(_SubjectRecipe):
+class FeaturesRecipe(SubjectRecipe):
     """Patch tokens of a set of images at a layer."""
 
     kind: ClassVar[str] = "features"
@@ -190,7 +190,7 @@ class FeaturesRecipe(_SubjectRecipe):
         return (*super()._slug_parts(), self.input.domain)
 
 
-class MomentsRecipe(_SubjectRecipe):
+class MomentsRecipe(SubjectRecipe):
     """Count, mean and scatter of the tokens of one segment of features."""
 
     kind: ClassVar[str] = "moments"
@@ -200,7 +200,7 @@ class MomentsRecipe(_SubjectRecipe):
     """Precision of the products of block-centred tokens; merging is float64 always."""
 
 
-class PcaRecipe(_SubjectRecipe):
+class PcaRecipe(SubjectRecipe):
     """Principal components of the merged moments of all segments."""
 
     kind: ClassVar[str] = "pca"
@@ -209,7 +209,7 @@ class PcaRecipe(_SubjectRecipe):
     """Keys of the segments' moments, in order."""
 
 
-class ResponsesRecipe(_SubjectRecipe):
+class ResponsesRecipe(SubjectRecipe):
     """Positive responses per block, position and component of one segment."""
 
     kind: ClassVar[str] = "responses"
@@ -222,7 +222,7 @@ class ResponsesRecipe(_SubjectRecipe):
         return (*super()._slug_parts(), self.domain)
 
 
-class ScoresRecipe(_SubjectRecipe):
+class ScoresRecipe(SubjectRecipe):
     """Semantic invariance of every component, with its standard error."""
 
     kind: ClassVar[str] = "scores"
@@ -233,7 +233,7 @@ class ScoresRecipe(_SubjectRecipe):
     synthetic: tuple[str, ...] = Field(min_length=1)
 
 
-class HeadRecipe(_SubjectRecipe):
+class HeadRecipe(SubjectRecipe):
     """A SOAP head."""
 
     kind: ClassVar[str] = "heads"

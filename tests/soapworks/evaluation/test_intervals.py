@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from soapworks.errors import InputError
-from soapworks.evaluation import compare
+from soapworks.evaluation import compare, compare_each
 
 
 def test_the_interval_is_that_of_another_library():
@@ -65,3 +65,14 @@ def test_bad_input_is_refused():
             compare(raw, head)
     with pytest.raises(InputError, match="groups"):
         compare([1, 2], [1, 2], groups=[1])
+
+
+def test_pairs_compared_together_are_compared_as_each_alone() -> None:
+    rng = np.random.default_rng(5)
+    raw, head = rng.random((3, 40)), rng.random((3, 40))
+    groups = rng.integers(0, 12, 40)
+    together = compare_each(raw, head, groups=groups)
+    for one, before, after in zip(together, raw, head, strict=True):
+        alone = compare(before, after, groups=groups)
+        assert (one.low, one.high) == pytest.approx((alone.low, alone.high), rel=1e-12)
+        assert (one.difference, one.n_groups) == (alone.difference, alone.n_groups)
