@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from soapworks.errors import InputError
 
+Seed = Literal["vmax", "guided"]
+
 _T = TypeVar("_T", bound=np.generic)
 
 WEAK_EDGE = 1e-5
@@ -39,7 +41,7 @@ def tokencut(
     features: ArrayLike,
     image_size: tuple[int, int],
     *,
-    seed: Literal["vmax", "guided"] = "vmax",
+    seed: Seed = "vmax",
     guide: ArrayLike | None = None,
     threshold: float = 0.3,
 ) -> Saliency:
@@ -87,21 +89,7 @@ def tokencut(
     >>> tokencut(features, (8, 8)).mask.sum()
     np.int64(16)
     """
-    tokens = np.asarray(features, np.float64)
-    if tokens.ndim != 3 or tokens.shape[0] * tokens.shape[1] < 2 or tokens.shape[2] < 1:
-        raise InputError(
-            f"features have the shape {tokens.shape}; TokenCut takes (row, column, channel) with "
-            "2 patches or more"
-        )
-    grid = tokens.shape[:2]
-    tokens = tokens.reshape(-1, tokens.shape[2])
-    lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or not lengths.all():
-        raise InputError(
-            "features hold NaN, infinity or tokens of length 0, which have no cosine; leave the "
-            "image out, or use another layer or head"
-        )
-    tokens /= lengths
+    tokens, grid = _unit_tokens(features)
     adjacency = np.where(tokens @ tokens.T > threshold, 1.0, WEAK_EDGE)
     vector = _second_eigenvector(adjacency)
     start = _seed_patch(vector, seed, guide, grid)
@@ -111,6 +99,55 @@ def tokencut(
     parts, _ = scipy.ndimage.label(side.reshape(grid))  # 4-neighbours
     chosen = parts == parts.reshape(-1)[start]
     return Saliency(start, upsample_nearest(chosen, image_size), vector.reshape(grid))
+
+
+def cosine_quantile(features: ArrayLike, share: float) -> float:
+    """Return the cosine that a share of all pairs of patches does not exceed.
+
+    As a threshold it joins the same share of pairs in every image, however a head has moved the
+    cosines.
+
+    Parameters
+    ----------
+    features
+        (row, column, channel): patch tokens of one image.
+    share
+        0 to 1.
+
+    Raises
+    ------
+    InputError
+        As in :func:`tokencut`, or for another share.
+
+    Examples
+    --------
+    >>> cosine_quantile([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]], 0.5)
+    0.0
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"share = {share}: give a number from 0 to 1")
+    tokens, _ = _unit_tokens(features)
+    cosines = tokens @ tokens.T
+    return float(np.quantile(cosines[np.triu_indices(len(tokens), 1)], share))
+
+
+def _unit_tokens(features: ArrayLike) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Return (patch, channel) of length 1, and the grid."""
+    tokens = np.asarray(features, np.float64)
+    if tokens.ndim != 3 or tokens.shape[0] * tokens.shape[1] < 2 or tokens.shape[2] < 1:
+        raise InputError(
+            f"features have the shape {tokens.shape}; TokenCut takes (row, column, channel) with "
+            "2 patches or more"
+        )
+    grid = (tokens.shape[0], tokens.shape[1])
+    tokens = tokens.reshape(-1, tokens.shape[2])
+    lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        raise InputError(
+            "features hold NaN, infinity or tokens of length 0, which have no cosine; leave the "
+            "image out, or use another layer or head"
+        )
+    return tokens / lengths, grid
 
 
 def _second_eigenvector(adjacency: NDArray[np.float64]) -> NDArray[np.float64]:
