@@ -9,7 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from soapworks.errors import InputError
 
 BLOCK_BYTES = 64 << 20
-"""Most bytes of similarities held at once."""
+"""Most bytes of similarities held at once, but for a small factor."""
+
+MAX_QUERIES = 1024
+"""Queries that are looked up at a time."""
 
 Distance = Literal["cosine", "euclidean"]
 
@@ -18,6 +21,10 @@ def nearest_neighbours(
     queries: ArrayLike, bank: ArrayLike, k: int, *, distance: Distance = "cosine"
 ) -> NDArray[np.int64]:
     """Find the k nearest rows of a bank, exactly.
+
+    Blocks of the bank are compared in float64, so that memory stays bounded and the result depends
+    on neither the block nor a library's rounding. Approximate or float32 indices (faiss) order near
+    ties otherwise, and are not used.
 
     Parameters
     ----------
@@ -45,25 +52,48 @@ def nearest_neighbours(
     >>> nearest_neighbours([[1.0, 0.1]], [[0.0, 1.0], [2.0, 0.0]], 1).tolist()
     [[1]]
     """
-    rows, entries = (_tokens(values, distance) for values in (queries, bank))
+    rows, entries = _tokens(queries, distance), np.asarray(bank)
+    if entries.ndim != 2 or not entries.size:
+        raise InputError(f"the bank must be (entry, channel), one or more, not {entries.shape}")
     if rows.shape[1] != entries.shape[1]:
         raise InputError(
             f"queries have {rows.shape[1]} channels and the bank has {entries.shape[1]}"
         )
     if not 1 <= k <= len(entries):
         raise InputError(f"k = {k}: the bank has {len(entries)} entries; give 1 to that number")
-    half_norms = np.einsum("nd,nd->n", entries, entries) / 2
     found = np.empty((len(rows), k), np.int64)
-    step = max(1, BLOCK_BYTES // (8 * len(entries)))
-    for start in range(0, len(rows), step):
-        farness = -(rows[start : start + step] @ entries.T)
-        if distance == "euclidean":
-            farness += half_norms
-        limit = np.partition(farness, k - 1, axis=1)[:, k - 1]
-        for place, (values, most) in enumerate(zip(farness, limit, strict=True), start):
-            near = np.flatnonzero(values <= most)
-            found[place] = near[np.argsort(values[near], kind="stable")[:k]]
+    for start in range(0, len(rows), MAX_QUERIES):
+        some = slice(start, start + MAX_QUERIES)
+        found[some] = _nearest(rows[some], entries, k, distance)
     return found
+
+
+def _nearest(
+    rows: NDArray[np.float64], bank: NDArray[np.floating], k: int, distance: Distance
+) -> NDArray[np.int64]:
+    nearest = np.empty((len(rows), 0), np.int64)
+    farness = np.empty((len(rows), 0))
+    step = max(1, BLOCK_BYTES // (8 * max(rows.shape)))
+    for start in range(0, len(bank), step):
+        entries = _tokens(bank[start : start + step], distance)
+        values = -(rows @ entries.T)
+        if distance == "euclidean":
+            values += np.einsum("nd,nd->n", entries, entries) / 2
+        # Those found so far have lower numbers and stand first, so equal ones keep their order.
+        values = np.concatenate([farness, values], axis=1)
+        places = np.arange(start, start + len(entries))
+        n_kept = min(k, values.shape[1])
+        limit = np.partition(values, n_kept - 1, axis=1)[:, n_kept - 1 : n_kept]
+        kept = np.empty((len(rows), n_kept), np.int64)
+        for row, (of_row, near) in enumerate(zip(values, values <= limit, strict=True)):
+            chosen = np.flatnonzero(near)
+            kept[row] = chosen[np.argsort(of_row[chosen], kind="stable")[:n_kept]]
+        farness = np.take_along_axis(values, kept, axis=1)
+        numbers = np.concatenate(
+            [nearest, np.broadcast_to(places, (len(rows), len(places)))], axis=1
+        )
+        nearest = np.take_along_axis(numbers, kept, axis=1)
+    return nearest
 
 
 def vote(labels: ArrayLike, neighbours: ArrayLike) -> NDArray[np.int64]:
@@ -202,14 +232,17 @@ def retrieve(embeddings: ArrayLike, labels: ArrayLike) -> Retrieval:
         )
     if len(np.unique(names)) < 2:
         raise InputError("all images have the same label, so any retrieval would be right")
-    order = nearest_neighbours(tokens, tokens, len(tokens))
     top_1, precision = np.empty(len(tokens), bool), np.full(len(tokens), np.nan)
-    for image, entries in enumerate(order):
-        same = names[entries[entries != image]] == names[image]
-        top_1[image] = same[0]
-        if same.any():
-            ranks = np.flatnonzero(same) + 1
-            precision[image] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
+    step = max(1, BLOCK_BYTES // (8 * len(tokens)))
+    for start in range(0, len(tokens), step):
+        farness = -(tokens[start : start + step] @ tokens.T)
+        for image, values in enumerate(farness, start):
+            entries = np.argsort(values, kind="stable")
+            same = names[entries[entries != image]] == names[image]
+            top_1[image] = same[0]
+            if same.any():
+                ranks = np.flatnonzero(same) + 1
+                precision[image] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
     return Retrieval(top_1, precision)
 
 

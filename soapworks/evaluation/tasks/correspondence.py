@@ -150,6 +150,10 @@ class CorrespondenceEvaluation:
         """Return nothing: no image is looked up in."""
         return {}
 
+    def reference_bytes(self, n_channels: int) -> int:
+        """Return 0."""
+        return 0
+
     def rows(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[Row]:
         """Yield the shares of each pair."""
         for unit, values in enumerate(kept):

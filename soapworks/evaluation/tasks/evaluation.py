@@ -15,13 +15,15 @@ give the result to ``keep`` of the others. `evaluate` does all of this for one n
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from soapworks.evaluation.labelled.images import LabelledImages
 from soapworks.evaluation.summaries import Measure
+from soapworks.evaluation.tasks.geometry import ModelInput, normalised, resized
 
 Arrays = dict[str, NDArray[Any]]
 """What is kept of a unit: names to arrays of numbers."""
@@ -90,6 +92,9 @@ class Evaluation(Protocol):
     def references(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Arrays:
         """Put together what was kept of the units 0 to ``n_references - 1``, in their order."""
 
+    def reference_bytes(self, n_channels: int) -> int:
+        """Return the most bytes that references take, for one layer and head."""
+
     def rows(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[Row]:
         """Yield the values of all images.
 
@@ -98,6 +103,47 @@ class Evaluation(Protocol):
         kept
             What was kept of the units from ``n_references`` on, in their order.
         """
+
+
+@dataclass(frozen=True)
+class EachImage:
+    """What evaluations share whose units are the images of one set."""
+
+    task: Any
+    """Settings; ``resize`` and ``max_side`` among them."""
+    data: LabelledImages
+    model: ModelInput
+
+    n_references = 0
+
+    @property
+    def digest(self) -> str:
+        """Digest of images and labels."""
+        return self.data.digest
+
+    @property
+    def n_units(self) -> int:
+        """Number of images."""
+        return len(self.data)
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return len(self.data)
+
+    def inputs(self, unit: int) -> Inputs:
+        """Return the image as the network takes it."""
+        task = self.task
+        image = resized(self.data.image(unit), task.resize, task.max_side, self.model)
+        return (normalised(image, self.model),)
+
+    def references(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Arrays:
+        """Return nothing: no image is looked up in."""
+        return {}
+
+    def reference_bytes(self, n_channels: int) -> int:
+        """Return 0."""
+        return 0
 
 
 class Task(Protocol):

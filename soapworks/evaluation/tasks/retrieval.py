@@ -12,13 +12,11 @@ from soapworks.errors import InputError
 from soapworks.evaluation.labelled.images import LabelledImages
 from soapworks.evaluation.neighbours import retrieve
 from soapworks.evaluation.summaries import Measure
-from soapworks.evaluation.tasks.evaluation import Arrays, Inputs, Row, settings_of
+from soapworks.evaluation.tasks.evaluation import Arrays, EachImage, Row, settings_of
 from soapworks.evaluation.tasks.geometry import (
     ModelInput,
     Resize,
     check_resize,
-    normalised,
-    resized,
 )
 
 
@@ -82,35 +80,10 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class RetrievalEvaluation:
+class RetrievalEvaluation(EachImage):
     """`Retrieval` on folders of classes; a unit is an image."""
 
     task: Retrieval
-    data: LabelledImages
-    model: ModelInput
-
-    n_references = 0
-
-    @property
-    def digest(self) -> str:
-        """Digest of images and classes."""
-        return self.data.digest
-
-    @property
-    def n_units(self) -> int:
-        """Number of images."""
-        return len(self.data)
-
-    @property
-    def n_images(self) -> int:
-        """Number of images."""
-        return len(self.data)
-
-    def inputs(self, unit: int) -> Inputs:
-        """Return the image as the network takes it."""
-        task = self.task
-        image = resized(self.data.image(unit), task.resize, task.max_side, self.model)
-        return (normalised(image, self.model),)
 
     def keep(
         self,
@@ -123,10 +96,6 @@ class RetrievalEvaluation:
         """Return the mean token, (channel,) float64."""
         (features,) = tokens
         return {"pooled": np.asarray(features, np.float64).mean(axis=(0, 1))}
-
-    def references(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Arrays:
-        """Return nothing: images are looked up among themselves."""
-        return {}
 
     def rows(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[Row]:
         """Yield the values of each image that has another of its class."""

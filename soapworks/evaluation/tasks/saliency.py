@@ -13,13 +13,11 @@ from soapworks.evaluation.labelled.images import LabelledImages
 from soapworks.evaluation.measures import f_curve, intersection_over_union, pixel_accuracy
 from soapworks.evaluation.saliency import Seed, cosine_quantile, tokencut
 from soapworks.evaluation.summaries import Measure
-from soapworks.evaluation.tasks.evaluation import Arrays, Inputs, Row, settings_of
+from soapworks.evaluation.tasks.evaluation import Arrays, EachImage, Row, settings_of
 from soapworks.evaluation.tasks.geometry import (
     ModelInput,
     Resize,
     check_resize,
-    normalised,
-    resized,
 )
 
 SEEDS = ("vmax", "guided")
@@ -117,35 +115,10 @@ class Saliency:
 
 
 @dataclass(frozen=True)
-class SaliencyEvaluation:
+class SaliencyEvaluation(EachImage):
     """`Saliency` on images with masks; a unit is an image."""
 
     task: Saliency
-    data: LabelledImages
-    model: ModelInput
-
-    n_references = 0
-
-    @property
-    def digest(self) -> str:
-        """Digest of images and masks."""
-        return self.data.digest
-
-    @property
-    def n_units(self) -> int:
-        """Number of images."""
-        return len(self.data)
-
-    @property
-    def n_images(self) -> int:
-        """Number of images."""
-        return len(self.data)
-
-    def inputs(self, unit: int) -> Inputs:
-        """Return the image as the network takes it."""
-        task = self.task
-        image = resized(self.data.image(unit), task.resize, task.max_side, self.model)
-        return (normalised(image, self.model),)
 
     def keep(
         self,
@@ -174,10 +147,6 @@ class SaliencyEvaluation:
                 kept[f"{variant} accuracy"] = np.array(pixel_accuracy(prediction, truth))
                 kept[f"{variant} f"] = f_curve(prediction, truth)
         return kept
-
-    def references(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Arrays:
-        """Return nothing: no image is looked up in."""
-        return {}
 
     def rows(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[Row]:
         """Yield the values of each image."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,16 @@ class KnnSegmentationEvaluation:
                 "that count; lower k or give more images"
             )
         return {"tokens": tokens, "labels": np.concatenate([part["labels"] for part in kept])}
+
+    def reference_bytes(self, n_channels: int) -> int:
+        """Return the bytes of the bank, at most: tokens in float32."""
+        (height, width), patch = self.model.image_size, self.model.patch_size
+        most = (height // patch[0]) * (width // patch[1])
+        if self.task.resize == "native":
+            most = ceil(self.task.max_side / patch[0]) * ceil(self.task.max_side / patch[1])
+        if self.task.patches_per_image is not None:
+            most = min(most, self.task.patches_per_image)
+        return len(self.train) * most * (4 * n_channels + 8)
 
     def rows(self, kept: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[Row]:
         """Yield pixel counts of each image and class."""
