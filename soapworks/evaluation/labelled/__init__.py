@@ -1,10 +1,9 @@
-"""Folders of labelled images: masks, label maps, classes, keypoints, and plain photographs.
+"""Folders of labelled images: masks, label maps, classes, and plain photographs.
 
 ``read_masks``, ``read_label_maps``, ``read_classes`` and ``read_photographs`` list a folder (a path
 or a URL), pair images with their labels, read every file once and return `LabelledImages`:
 ``.images``, ``.labels`` and ``.groups`` in one order, and ``.digest`` over their contents.
-``read_pairs`` returns image pairs with keypoints. Whatever cannot be right is refused before any
-image goes through a network.
+Whatever cannot be right is refused before any image goes through a network.
 
 Imports NumPy and Pillow alone. Read ``images.py`` first.
 """
